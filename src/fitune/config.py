@@ -1,0 +1,225 @@
+"""The shape of a task file.
+
+Knows field names, types, limits and defaults; knows no other room: names such as a method's or a
+metric's are plain strings here and are resolved by `api`, before anything loads. A field whose
+default is None is chosen by fitune from the model and the data, and the chosen value is written
+into the run folder.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors, and nothing changes after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+MODEL = "A packaged name, a folder, a GGUF file, or a Hub id (`ORG/NAME`, with `download: true`)."
+
+
+class RowCaps(Strict):
+    """The most rows of each split to use; rows beyond are left out by content hash, and counted."""
+
+    train: Positive | None = None
+    validation: Positive | None = None
+    test: Positive | None = None
+
+
+class Data(Strict):
+    """Where rows come from and how they are split."""
+
+    train: str = Field(
+        description="A file, a saved dataset folder, `hub:ORG/NAME`, or `sample:pydocs`."
+    )
+    validation: str | None = Field(None, description="As `train`; default: taken from train.")
+    test: str | None = Field(None, description="As `train`; default: taken from train.")
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "dataset"] = Field(
+        "auto", description="Of the files; `auto` goes by the name, then by the content."
+    )
+    shape: Literal["auto", "columns", "alpaca", "sharegpt", "messages", "prompt-completion"] = (
+        Field("auto", description="How a record holds its text; `auto` goes by the field names.")
+    )
+    input: str | None = Field(None, description="The column with the text, for shape `columns`.")
+    output: str | None = Field(None, description="The column with the label or the answer.")
+    encoding: str = Field("utf-8", description="Of text files, as Python names it.")
+    validation_fraction: Fraction = Field(
+        0.1, description="Of the training rows, when `validation` is not given."
+    )
+    test_fraction: Fraction = Field(0.2, description="Of all rows, when `test` is not given.")
+    split_seed: int = Field(
+        0, ge=0, lt=2**32, description="Another seed puts other rows into validation and test."
+    )
+    max_rows: RowCaps = Field(RowCaps(), description="The most rows of each split to use.")
+    too_long: Literal["refuse", "truncate", "drop"] = Field(
+        "refuse",
+        description="What happens to rows over the token limit: an error, the end of their text "
+        "cut off, or (training rows only; others are cut) left out. Always counted and reported.",
+    )
+
+
+class ApproachConfig(Strict):
+    """What every rung of the ladder has."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="In the table and the run folder; default: from what it uses.",
+    )
+    max_train_rows: Positive | None = Field(
+        None, description="Learn from this many training rows at most (shown in the table)."
+    )
+
+
+class Majority(ApproachConfig):
+    """Always the most frequent answer: the score of knowing nothing."""
+
+    use: Literal["majority"] = "majority"
+
+
+class Linear(ApproachConfig):
+    """TF-IDF of word and character n-grams, logistic regression."""
+
+    use: Literal["linear"] = "linear"
+    regularization: float = Field(10.0, gt=0, description="Inverse strength C, as scikit-learn's.")
+
+
+class Prompt(ApproachConfig):
+    """A decoder with an instruction and no examples."""
+
+    use: Literal["prompt"] = "prompt"
+    model: str = Field("smollm2-135m", description=MODEL)
+    max_length: Positive | None = Field(None, description="Tokens of prompt and answer together.")
+
+
+class FewShot(ApproachConfig):
+    """A decoder with an instruction and examples taken from the training rows."""
+
+    use: Literal["few-shot"] = "few-shot"
+    model: str = Field("smollm2-135m", description=MODEL)
+    examples: Positive = Field(8, description="How many are shown, balanced over the labels.")
+    max_length: Positive | None = Field(None, description="Tokens of prompt and answer together.")
+
+
+class Finetuned(ApproachConfig):
+    """A model whose weights, or an adapter beside them, learn from the training rows."""
+
+    use: Literal["finetuned"] = "finetuned"
+    model: str = Field("minilm-l6", description=MODEL)
+    method: str | None = Field(
+        None, description="`full`, `freeze`, `head`, `lora` or `package.module:function`."
+    )
+    freeze_layers: Positive | None = Field(
+        None, description="For `freeze`: how many of the lowest layers stay as they are."
+    )
+    rank: Positive = Field(16, description="For `lora`.")
+    alpha: float = Field(32.0, gt=0, description="For `lora`: the scale is alpha / rank.")
+    lora_dropout: Fraction = Field(0.0, description="For `lora`: on what the adapter reads.")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="For `lora`: names of the modules that get an adapter."
+    )
+    optimizer: str = Field("adamw", description="A name or `package.module:function`.")
+    learning_rate: float | None = Field(None, gt=0, description="The highest of the schedule.")
+    head_learning_rate: float | None = Field(None, gt=0, description="For a new head.")
+    weight_decay: float = Field(0.01, ge=0, description="Not of biases and norms.")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="How the learning rate falls after the warm-up."
+    )
+    warmup: Fraction = Field(0.06, description="Of all steps.")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
+    batch_size: Positive | None = Field(None, description="Rows per optimizer step.")
+    micro_batch_tokens: Positive | None = Field(
+        None, description="Most tokens, padding included, in one forward pass."
+    )
+    label_smoothing: Fraction | None = Field(None, description="For classify with a head.")
+    dropout: Fraction | None = Field(None, description="Default: as the model's config says.")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of matrix products and frozen weights; what trains stays in fp32."
+    )
+    max_length: Positive | None = Field(None, description="Tokens per row.")
+    patience: Positive = Field(3, description="Evaluations without improvement before stopping.")
+    evaluations_per_epoch: Positive = Field(1, description="On the validation rows.")
+    checkpoint_steps: Positive | None = Field(
+        None, description="Save the training state every so many steps; default: about a minute."
+    )
+    seed: int | None = Field(None, ge=0, lt=2**32, description="Default: the task's.")
+
+
+class Custom(ApproachConfig):
+    """An approach of the user's own, `package.module:Class`, or one without a schema here."""
+
+    use: str = Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$")
+    options: dict[str, Any] = Field({}, description="Handed to the class as they are.")
+
+
+KNOWN: dict[str, type[ApproachConfig]] = {
+    "majority": Majority,
+    "linear": Linear,
+    "prompt": Prompt,
+    "few-shot": FewShot,
+    "finetuned": Finetuned,
+}
+
+
+def _tag(value: Any) -> str:
+    use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
+    return use if isinstance(use, str) and use in KNOWN else "custom"
+
+
+AnyApproach = Annotated[
+    Annotated[Majority, Tag("majority")]
+    | Annotated[Linear, Tag("linear")]
+    | Annotated[Prompt, Tag("prompt")]
+    | Annotated[FewShot, Tag("few-shot")]
+    | Annotated[Finetuned, Tag("finetuned")]
+    | Annotated[Custom, Tag("custom")],
+    Discriminator(_tag),
+]
+
+
+class Task(Strict):
+    """A task file: what is asked, of which rows, how it is judged, and which ways are tried."""
+
+    name: str = Field(
+        "task",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Of the run folders: `<output>/<name>-<n>`.",
+    )
+    kind: Literal["classify", "generate"] = Field(
+        description="Answers from a fixed set of labels, or free text."
+    )
+    instruction: str | None = Field(
+        None, description="Said to every model that reads instructions, before the text."
+    )
+    data: Data = Field(description="Where rows come from and how they are split.")
+    metric: str | None = Field(
+        None, description="Default: accuracy for classify, token_f1 for generate."
+    )
+    target: float | None = Field(None, description="The ladder stops at the first rung above it.")
+    approaches: tuple[AnyApproach, ...] = Field(
+        (), description="Default: every approach that fits the kind, on the offline models."
+    )
+    max_answer_tokens: Positive | None = Field(
+        None, description="For generate; default: from the training answers."
+    )
+    chat_template: str = Field(
+        "auto",
+        description="`auto` (the tokenizer's, else fitune's), `default` or a Jinja file.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random but the split.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` is `cuda` where torch finds a device."
+    )
+    download: bool = Field(False, description="Allow Hub ids to be fetched from the network.")
+    trust_remote_code: tuple[str, ...] = Field(
+        (), description="Models, by name, whose own Python code may run."
+    )
+    output: str = Field("runs", description="The folder that holds run folders.")
