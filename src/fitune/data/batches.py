@@ -1,0 +1,156 @@
+"""The order of rows, and tokens put side by side.
+
+The one owner of order: which rows form which global batch is a function of (seed, epoch) alone, and
+where training stands in it is two integers, so resuming is exact. Knows lengths and token ids;
+knows nothing of templates, models or losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from fitune.data.template import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to one length, ready for one forward pass.
+
+    Attributes:
+        input_ids: ``[rows, tokens]`` int64.
+        attention_mask: ``[rows, tokens]`` int64, 1 where there is a token.
+        targets: ``[learned]`` int64. Token objectives: the tokens to be written; row objectives:
+            the index of each row's label.
+        positions: token objectives: ``[learned]`` int64, where in the flattened
+            ``[rows * tokens]`` each target is predicted from (the token before it); else None.
+        tokens: how many tokens are not padding.
+        rows: the rows' indices in the data set.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor | None
+    tokens: int
+    rows: tuple[int, ...]
+
+    @property
+    def learned(self) -> int:
+        """How many targets there are: the weight of this batch in a mean over tokens or rows."""
+        return self.targets.shape[0]
+
+    def to(self, device: str) -> Batch:
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            positions=None
+            if self.positions is None
+            else self.positions.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which an epoch visits its rows.
+
+    Rows of similar length meet in one batch (less padding) without the batches' order becoming one
+    of length: rows are shuffled, cut into pools of `POOL` batches, sorted inside each pool, cut
+    into batches, and the batches are shuffled again.
+
+    Args:
+        lengths: tokens of each row.
+        batch_size: rows per global batch; an epoch's last batch may be smaller.
+        seed: the order is a function of (seed, epoch).
+    """
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    seed: int
+
+    POOL = 32
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """Row indices of each global batch of an epoch; every row is in exactly one."""
+        random = np.random.default_rng([self.seed, epoch])
+        shuffled = random.permutation(len(self.lengths))
+        lengths = np.asarray(self.lengths)
+        batches: list[list[int]] = []
+        pool = self.batch_size * self.POOL
+        for start in range(0, len(shuffled), pool):
+            part = shuffled[start : start + pool]
+            part = part[np.argsort(lengths[part], kind="stable")]
+            batches += [
+                part[i : i + self.batch_size].tolist() for i in range(0, len(part), self.batch_size)
+            ]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+
+def micro_batches(
+    rows: Sequence[int], lengths: Sequence[int], max_tokens: int
+) -> list[tuple[int, ...]]:
+    """Cut a global batch into parts of at most `max_tokens` tokens, padding counted.
+
+    Rows are sorted by length first, so that a part holds little padding. A row longer than
+    `max_tokens` forms a part of its own.
+    """
+    parts: list[tuple[int, ...]] = []
+    part: list[int] = []
+    for row in sorted(rows, key=lambda row: lengths[row]):
+        if part and (len(part) + 1) * lengths[row] > max_tokens:
+            parts.append(tuple(part))
+            part = []
+        part.append(row)
+    return [*parts, tuple(part)] if part else parts
+
+
+def token_batch(items: Sequence[Encoded], rows: Sequence[int], pad: int) -> Batch:
+    """Rows for an objective over tokens: the targets are the learned tokens."""
+    import torch
+
+    input_ids, mask = _pad([item.tokens for item in items], pad)
+    width = input_ids.shape[1]
+    pairs = [
+        (i * width + at - 1, item.tokens[at])
+        for i, item in enumerate(items)
+        for at, learned in enumerate(item.learned)
+        if learned and at > 0
+    ]
+    positions, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    return Batch(input_ids, mask, targets, positions, int(mask.sum()), tuple(rows))
+
+
+def label_batch(
+    items: Sequence[Encoded], labels: Sequence[int], rows: Sequence[int], pad: int
+) -> Batch:
+    """Rows for an objective over rows: the target is the label's index."""
+    import torch
+
+    input_ids, mask = _pad([item.tokens for item in items], pad)
+    targets = torch.tensor(labels, dtype=torch.int64)
+    return Batch(input_ids, mask, targets, None, int(mask.sum()), tuple(rows))
+
+
+def _pad(tokens: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    width = max(len(row) for row in tokens)
+    input_ids = torch.full((len(tokens), width), pad, dtype=torch.int64)
+    mask = torch.zeros((len(tokens), width), dtype=torch.int64)
+    for i, row in enumerate(tokens):
+        input_ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[i, : len(row)] = 1
+    return input_ids, mask
