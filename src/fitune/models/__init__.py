@@ -1,0 +1,1 @@
+"""Models: where they come from, what they are, how they are loaded. Knows nothing of tasks."""
