@@ -1,0 +1,1 @@
+"""Inference: likelihoods of given answers, and greedy generation. All that answers goes here."""

@@ -1,0 +1,85 @@
+"""Greedy answers from a decoder, stopped where the template says an answer ends.
+
+Knows decoders and token ids; knows nothing of rows or templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fitune.inference.score import token_groups
+from fitune.models.quiet import quiet
+
+BATCH_TOKENS = 4096
+"""Most tokens (prompt and room for the answer, padding included) generated side by side."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generated answer.
+
+    Attributes:
+        tokens: without the stop token.
+        stopped: whether the model ended it; False when it ran into the limit.
+    """
+
+    tokens: tuple[int, ...]
+    stopped: bool
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop_tokens: Sequence[int],
+    max_new_tokens: int,
+    pad: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Generated]:
+    """The most likely next token, again and again, until a stop token or the limit.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        prompts: token ids; each at least one token.
+
+    Returns:
+        one answer a prompt, in order.
+    """
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(stop_tokens),
+        pad_token_id=pad,
+    )
+    stops = set(stop_tokens)
+    result: list[Generated | None] = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    done = 0
+    with torch.inference_mode():
+        for group in token_groups(order, [len(p) + max_new_tokens for p in prompts], BATCH_TOKENS):
+            width = max(len(prompts[i]) for i in group)
+            ids = torch.full((len(group), width), pad, dtype=torch.int64)
+            mask = torch.zeros((len(group), width), dtype=torch.int64)
+            for row, i in enumerate(group):  # on the left: the answer follows the last token
+                ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[row, width - len(prompts[i]) :] = 1
+            with quiet():
+                output = model.generate(
+                    input_ids=ids.to(model.device),
+                    attention_mask=mask.to(model.device),
+                    generation_config=config,
+                )
+            for row, i in enumerate(group):
+                new = output[row, width:].tolist()
+                end = next((at for at, token in enumerate(new) if token in stops), None)
+                result[i] = Generated(tuple(new[:end]), end is not None)
+            done += len(group)
+            if progress:
+                progress(done, len(prompts))
+    return [item for item in result if item is not None]

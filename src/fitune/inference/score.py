@@ -1,0 +1,277 @@
+"""How likely a decoder finds given answers after given prompts.
+
+Knows decoders and token ids; knows nothing of labels, rows or templates. What prompts share at
+their beginning (instruction, examples) is computed once; all answers of a prompt are computed in
+one pass, as branches of a tree in which each sees the prompt and its own tokens only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+PROMPT_TOKENS = 2048
+"""Most prompt tokens in one forward pass: wide enough for full matrix speed on a CPU."""
+
+
+def score_answers(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *,
+    pad: int,
+    progress: Callable[[int, int], None] | None = None,
+    tree: bool | None = None,
+) -> np.ndarray:
+    """The log-likelihood of each answer after each prompt.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        prompts: token ids; each at least one token.
+        answers: token ids, the same for all prompts; each at least one token.
+        tree: compute with the shared prefix and the answer tree (True), or each pair by itself
+            (False); None takes the tree where the architecture allows it.
+
+    Returns:
+        ``[prompts, answers]`` float64: sums of natural-log probabilities over an answer's tokens.
+    """
+    allowed = supports_tree(model) if tree is None else tree
+    with torch.inference_mode():
+        if allowed:
+            return _score_tree(model, prompts, answers, pad, progress)
+        return _score_pairs(model, prompts, answers, pad, progress)
+
+
+def supports_tree(model: Any) -> bool:
+    """Whether attention is full, maskable and told its positions, so that branches can share.
+
+    Sliding windows count cached tokens by place and not by position, recurrent states cannot
+    branch, and ALiBi derives positions from the mask: those take the plain path.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        "position_ids" in inspect.signature(_unwrap(model).forward).parameters
+        and kinds == {"full_attention"}
+        and not getattr(config, "sliding_window", None)
+        and not getattr(config, "alibi", False)
+        and not getattr(_unwrap(model), "_is_stateful", False)
+        and config._attn_implementation in ("sdpa", "eager")
+    )
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Answers with shared beginnings merged: node 0 is the prompt's last token.
+
+    Attributes:
+        tokens: the token of each node after the root, ``[nodes]``.
+        depth: how many tokens a node stands after the prompt's last, ``[nodes]``.
+        sees: ``[nodes, nodes]`` bool, whether a node (row) attends to another (column).
+        parent: for each answer, the nodes (-1: the root) that predict its tokens.
+    """
+
+    tokens: list[int]
+    depth: list[int]
+    sees: torch.Tensor
+    parents: list[list[int]]
+
+
+def _grow(answers: Sequence[Sequence[int]]) -> _Tree:
+    nodes: dict[tuple[int, ...], int] = {}
+    parents = []
+    for answer in answers:
+        path = [-1]
+        for end in range(1, len(answer)):  # the last token is predicted, never read
+            path.append(nodes.setdefault(tuple(answer[:end]), len(nodes)))
+        parents.append(path)
+    sees = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
+    for prefix, node in nodes.items():
+        for end in range(1, len(prefix) + 1):
+            sees[node, nodes[prefix[:end]]] = True
+    return _Tree([prefix[-1] for prefix in nodes], [len(p) for p in nodes], sees, parents)
+
+
+def _score_tree(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    pad: int,
+    progress: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    from transformers import DynamicCache
+
+    device = model.device
+    tree = _grow(answers)
+    nodes = len(tree.tokens)
+    # At least one token of each prompt stays outside the prefix: the root predicts from it.
+    shared = _common_prefix(prompts, keep=1)
+    prefix = None
+    if shared:
+        prefix = DynamicCache(config=model.config)
+        ids = torch.tensor([prompts[0][:shared]], device=device)
+        model(input_ids=ids, use_cache=True, **{_cache_name(model): prefix}, **_last_only(model))
+    result = np.empty((len(prompts), len(answers)))
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    done = 0
+    for group in token_groups(order, [len(p) - shared + nodes for p in prompts], PROMPT_TOKENS):
+        tails = [list(prompts[i][shared:]) for i in group]
+        width = max(map(len, tails))
+        length = width + nodes
+        ids = torch.full((len(group), length), pad, dtype=torch.int64)
+        positions = torch.zeros((len(group), length), dtype=torch.int64)
+        # [rows, new tokens, all tokens]: the prefix, then this pass's own tokens.
+        mask = torch.zeros((len(group), length, shared + length), dtype=torch.bool)
+        mask[:, :, :shared] = True
+        for row, tail in enumerate(tails):
+            n = len(tail)
+            ids[row, :n] = torch.tensor(tail)
+            positions[row, :n] = torch.arange(shared, shared + n)
+            mask[row, :n, shared : shared + n] = torch.ones(n, n, dtype=torch.bool).tril()
+            if nodes:
+                ids[row, width:] = torch.tensor(tree.tokens)
+                positions[row, width:] = shared + n - 1 + torch.tensor(tree.depth)
+                mask[row, width:, shared : shared + n] = True
+                mask[row, width:, shared + width :] = tree.sees
+            # A padding token must see something, or its softmax has no finite entry.
+            mask[row, n:width, shared : shared + 1] = True
+        additive = torch.zeros(mask.shape, dtype=model.dtype, device=device)
+        additive.masked_fill_(~mask.to(device), torch.finfo(model.dtype).min)
+        cache = _expanded(prefix, len(group), model.config) if prefix is not None else None
+        wanted = [len(tail) - 1 for tail in tails]
+        picked = torch.tensor(
+            [[last, *range(width, length)] for last in wanted], device=device
+        )  # [rows, 1 + nodes]
+        logits = _logits_at(
+            model,
+            picked,
+            input_ids=ids.to(device),
+            attention_mask=additive[:, None],
+            position_ids=positions.to(device),
+            use_cache=cache is not None,
+            **({_cache_name(model): cache} if cache is not None else {}),
+        )
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        for j, answer in enumerate(answers):
+            at = torch.tensor([node + 1 for node in tree.parents[j]], device=device)
+            tokens = torch.tensor(answer, device=device)
+            picked_probs = log_probs[:, at, tokens]
+            result[group, j] = picked_probs.double().sum(dim=1).cpu().numpy()
+        done += len(group)
+        if progress:
+            progress(done, len(prompts))
+    return result
+
+
+def _score_pairs(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    pad: int,
+    progress: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    """Every prompt with every answer, padded on the right: what the tree must equal."""
+    device = model.device
+    result = np.empty((len(prompts), len(answers)))
+    pairs = [(i, j) for i in range(len(prompts)) for j in range(len(answers))]
+    lengths = [len(prompts[i]) + len(answers[j]) - 1 for i, j in pairs]
+    order = sorted(range(len(pairs)), key=lambda k: lengths[k])
+    done = 0
+    for group in token_groups(order, lengths, PROMPT_TOKENS):
+        width = max(lengths[k] for k in group)
+        deepest = max(len(answers[pairs[k][1]]) for k in group)
+        ids = torch.full((len(group), width), pad, dtype=torch.int64)
+        mask = torch.zeros((len(group), width), dtype=torch.int64)
+        picked = torch.zeros((len(group), deepest), dtype=torch.int64)
+        for row, k in enumerate(group):
+            prompt, answer = prompts[pairs[k][0]], answers[pairs[k][1]]
+            tokens = [*prompt, *answer[:-1]]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+            picked[row, : len(answer)] = torch.arange(len(prompt) - 1, len(tokens))
+        logits = _logits_at(
+            model,
+            picked.to(device),
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            use_cache=False,
+        )
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        for row, k in enumerate(group):
+            answer = torch.tensor(answers[pairs[k][1]], device=device)
+            at = torch.arange(len(answer), device=device)
+            result[pairs[k]] = float(log_probs[row, at, answer].double().sum())
+        done += len(group)
+        if progress:
+            progress(done * len(prompts) // len(pairs), len(prompts))
+    return result
+
+
+def _logits_at(model: Any, positions: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """Logits ``[rows, picked, vocabulary]`` at `positions` ``[rows, picked]`` only.
+
+    The output head, the widest matrix of a small model, sees no other hidden state.
+    """
+
+    def select(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = args[0]
+        rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+        return (hidden[rows, positions],)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        return model(**inputs).logits
+    finally:
+        handle.remove()
+
+
+def _cache_name(model: Any) -> str:
+    """transformers 5.24 renames the argument; the old name warns there, the new fails before."""
+    parameters = inspect.signature(_unwrap(model).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
+
+def _last_only(model: Any) -> dict[str, int]:
+    parameters = inspect.signature(_unwrap(model).forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+
+
+def _expanded(prefix: Any, rows: int, config: Any) -> Any:
+    """The prefix's cache for `rows` rows: a copy, since a forward pass appends in place."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=config)
+    for index, layer in enumerate(prefix.layers):
+        cache.update(
+            layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index
+        )
+    return cache
+
+
+def _common_prefix(prompts: Sequence[Sequence[int]], keep: int) -> int:
+    limit = min(map(len, prompts)) - keep
+    first = prompts[0]
+    for at in range(limit):
+        if any(prompt[at] != first[at] for prompt in prompts):
+            return at
+    return max(0, limit)
+
+
+def token_groups(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and (len(groups[-1]) + 1) * lengths[index] <= budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _unwrap(model: Any) -> Any:
+    """The transformers model inside a PEFT wrapper, whose forward takes anything."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
