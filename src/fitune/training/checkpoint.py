@@ -1,0 +1,159 @@
+"""The state of training on disk: safetensors and JSON, written atomically.
+
+The one owner of state. Knows tensors by name; knows nothing of the loop's decisions. A checkpoint
+appears under its name by one rename after everything in it reached the disk, so that kill -9 at any
+moment leaves the one before or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fitune.errors import RunError
+from fitune.runs import read_json, replaced_folder, write_json
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training stands.
+
+    Attributes:
+        step: optimizer steps done.
+        parameters: what trains, by name.
+        optimizer: the optimizer's tensors, ``"<parameter index>.<state name>"``.
+        state: whatever else the loop needs, as JSON.
+    """
+
+    step: int
+    parameters: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+) -> None:
+    """Write ``folder/step-<step>`` and remove older ones.
+
+    Raises:
+        ResourceError: disk full, no permission; the older checkpoint is then still there.
+    """
+    target = folder / f"step-{step:08d}"
+    with replaced_folder(target) as partial:
+        save_file(_contiguous(parameters), partial / "parameters.safetensors")
+        save_file(_contiguous(_optimizer_tensors(optimizer)), partial / "optimizer.safetensors")
+        write_json(partial / "state.json", {**state, "step": step})
+    for path in folder.iterdir():
+        if path != target and (_NAME.fullmatch(path.name) or path.name.endswith(".partial")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint in `folder`, None where there is none.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    steps = sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name))
+    if not steps:
+        return None
+    path = steps[-1]
+    try:
+        state = read_json(path / "state.json")
+        return Checkpoint(
+            step=int(state["step"]),
+            parameters=load_file(path / "parameters.safetensors"),
+            optimizer=load_file(path / "optimizer.safetensors"),
+            state=state,
+        )
+    except (SafetensorError, OSError, KeyError) as error:
+        raise RunError(
+            f"the checkpoint '{path}' is damaged ({error})",
+            fix="delete it; training then starts this rung again",
+        ) from error
+
+
+def restore(
+    checkpoint: Checkpoint,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put a checkpoint's tensors back, bit for bit."""
+    copy_into(checkpoint.parameters, parameters)
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    for key, tensor in checkpoint.optimizer.items():
+        index, _, name = key.partition(".")
+        parameter = ordered[int(index)]
+        # AdamW counts its steps in a tensor that stays where the fused kernel expects it.
+        optimizer.state[parameter][name] = tensor.to(parameter.device)
+
+
+def save_parameters(path: Path, parameters: dict[str, nn.Parameter]) -> None:
+    """Write what trains into one safetensors file, by way of one rename.
+
+    Raises:
+        ResourceError: disk full, no permission.
+    """
+    with replaced_folder(path) as partial:
+        save_file(_contiguous(parameters), partial / "parameters.safetensors")
+
+
+def load_parameters(path: Path) -> dict[str, torch.Tensor]:
+    """What `save_parameters` wrote.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        return load_file(path / "parameters.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"the weights '{path}' cannot be read ({error})", fix="train this rung again"
+        ) from error
+
+
+def copy_into(tensors: dict[str, torch.Tensor], parameters: dict[str, nn.Parameter]) -> None:
+    """Overwrite parameters by tensors of the same names.
+
+    Raises:
+        RunError: the names differ, so they belong to another model or method.
+    """
+    if tensors.keys() != parameters.keys():
+        odd = sorted(tensors.keys() ^ parameters.keys())
+        raise RunError(
+            f"the saved weights belong to another model or method ({len(odd)} parameters differ, "
+            f"e.g. {odd[0]})",
+            fix="start a new run",
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{index}.{name}": value
+        for index, parameter in enumerate(ordered)
+        for name, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _contiguous(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,257 @@
+"""The loop: steps over epochs, evaluation, early stopping, checkpoints, resumption.
+
+Knows steps and callables; knows nothing of what is trained or how it is scored. What it does next
+is a function of the step alone, so that a resumed run repeats the uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fitune.config import Finetuned
+from fitune.data.batches import Order, micro_batches
+from fitune.errors import Interrupted, RunError, TrainingError
+from fitune.training import checkpoint as checkpoints
+from fitune.training.methods import trainable_parameters
+from fitune.training.objectives import Objective
+from fitune.training.optim import schedule_factor
+from fitune.training.step import step as take_step
+from fitune.training.track import MetricsFile
+
+CHECKPOINT_SECONDS = 60.0
+"""Between checkpoints when `checkpoint_steps` is not given: what a crash may cost."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the validation rows say: the mean loss (None where there is none) and the metric."""
+
+    loss: float | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended.
+
+    Attributes:
+        steps: optimizer steps taken.
+        best_step: the step whose weights the model now holds.
+        best: their validation.
+        stopped_early: whether validation stopped improving before the last epoch.
+        tokens: non-padding tokens seen.
+    """
+
+    steps: int
+    best_step: int
+    best: Validation
+    stopped_early: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the loop needs besides the model; every option resolved.
+
+    Attributes:
+        options: the approach's options, without a None among those the loop reads.
+        lengths: tokens of each training row.
+        autocast: the dtype of matrix products, None for the weights' own.
+        seed: fixes order and dropout.
+        fingerprint: identifies model, data and options; a checkpoint of another is refused.
+    """
+
+    options: Finetuned
+    lengths: tuple[int, ...]
+    autocast: torch.dtype | None
+    device: str
+    seed: int
+    fingerprint: str
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    *,
+    folder: Path,
+    metrics: MetricsFile,
+    validate: Callable[[], Validation],
+    progress: Callable[[str, int, int], None],
+    notice: Callable[[str], None],
+    stop_requested: Callable[[], bool],
+) -> Trained:
+    """Train, keep the best weights by validation, and leave them in the model.
+
+    Args:
+        folder: holds checkpoints and the best weights; training goes on from what is there.
+        validate: called with the model in evaluation mode.
+
+    Raises:
+        Interrupted: `stop_requested` answered True; everything is saved.
+        TrainingError: the loss is no longer a finite number.
+        RunError: the checkpoint there belongs to other options, data or model.
+    """
+    options = settings.options
+    assert options.epochs and options.batch_size and options.micro_batch_tokens
+    order = Order(settings.lengths, options.batch_size, settings.seed)
+    per_epoch = len(order)
+    total = max(1, math.ceil(options.epochs * per_epoch))
+    evaluation_steps = _evaluation_steps(total, per_epoch, options.evaluations_per_epoch)
+    parameters = trainable_parameters(model)
+    best_folder = folder / "best"
+    state = _State()
+
+    checkpoint = checkpoints.load_checkpoint(folder)
+    if checkpoint is not None:
+        if checkpoint.state["fingerprint"] != settings.fingerprint:
+            raise RunError(
+                f"the checkpoint in '{folder}' was made with other options, data or model",
+                fix="start a new run, or restore the task file it was started with",
+            )
+        checkpoints.restore(checkpoint, parameters, optimizer)
+        state = _State(**checkpoint.state["progress"])
+        if not state.finished:
+            notice(f"going on from step {checkpoint.step:,} of {total:,}")
+    metrics.rewind(state.step)
+
+    def save() -> None:
+        record = {"fingerprint": settings.fingerprint, "progress": asdict(state)}
+        checkpoints.save_checkpoint(folder, state.step, parameters, optimizer, record)
+
+    saved_at = time.monotonic()
+    epoch_batches: tuple[int, list[list[int]]] = (-1, [])
+    while not state.finished:
+        epoch, index = divmod(state.step, per_epoch)
+        if epoch_batches[0] != epoch:
+            epoch_batches = (epoch, order.epoch(epoch))
+        started = time.perf_counter()
+        parts = [
+            objective.batch(rows).to(settings.device)
+            for rows in micro_batches(
+                epoch_batches[1][index], settings.lengths, options.micro_batch_tokens
+            )
+        ]
+        factor = schedule_factor(
+            state.step, total, warmup=options.warmup, schedule=options.schedule
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        model.train()
+        result = take_step(
+            model,
+            objective,
+            optimizer,
+            parts,
+            clip=options.clip,
+            autocast=settings.autocast,
+            seed=_step_seed(settings.seed, state.step),
+        )
+        loss, norm = float(result.loss), float(result.grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"at step {state.step + 1:,} the loss is {loss} and the gradient norm {norm}: "
+                "training diverged",
+                fix=f"lower learning_rate (now {options.learning_rate:g}), or set dtype: fp32",
+            )
+        state.step += 1
+        state.tokens += sum(part.tokens for part in parts)
+        metrics.write(
+            {
+                "kind": "train",
+                "step": state.step,
+                "epoch": state.step / per_epoch,
+                "loss": loss,
+                "learning_rate": (options.learning_rate or 0.0) * factor,
+                "grad_norm": norm,
+                "tokens": state.tokens,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        progress("training", state.step, total)
+        if state.step in evaluation_steps:
+            _evaluate(model, state, validate, metrics, per_epoch)
+            if state.best_step == state.step:
+                checkpoints.save_parameters(best_folder, parameters)
+            state.stopped_early = state.without_gain >= options.patience and state.step < total
+            state.finished = state.stopped_early or state.step >= total
+        due = (
+            state.step % options.checkpoint_steps == 0
+            if options.checkpoint_steps
+            else time.monotonic() - saved_at >= CHECKPOINT_SECONDS
+        )
+        stopping = stop_requested()
+        if due or stopping or state.finished:
+            save()
+            saved_at = time.monotonic()
+        if stopping and not state.finished:
+            raise Interrupted("")
+    checkpoints.copy_into(checkpoints.load_parameters(best_folder), parameters)
+    model.eval()
+    return Trained(
+        steps=state.step,
+        best_step=state.best_step,
+        best=Validation(state.best_loss, state.best_score),
+        stopped_early=state.stopped_early,
+        tokens=state.tokens,
+    )
+
+
+@dataclass
+class _State:
+    """Everything that decides what comes next, besides weights and optimizer state."""
+
+    step: int = 0
+    tokens: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    best_score: float | None = None
+    without_gain: int = 0
+    stopped_early: bool = False
+    finished: bool = False
+
+
+def _evaluate(
+    model: nn.Module,
+    state: _State,
+    validate: Callable[[], Validation],
+    metrics: MetricsFile,
+    per_epoch: int,
+) -> None:
+    model.eval()
+    found = validate()
+    metrics.write(
+        {"kind": "validation", "step": state.step, "epoch": state.step / per_epoch} | asdict(found)
+    )
+    if state.best_step == 0 or _rank(found) > _rank(Validation(state.best_loss, state.best_score)):
+        state.best_step, state.without_gain = state.step, 0
+        state.best_loss, state.best_score = found.loss, found.score
+    else:
+        state.without_gain += 1
+
+
+def _rank(validation: Validation) -> tuple[float, float]:
+    """Higher is better: by score, ties by loss (a NaN never wins)."""
+    score = validation.score if validation.score is not None else 0.0
+    loss = validation.loss if validation.loss is not None else 0.0
+    return (-math.inf if math.isnan(score) else score, -math.inf if math.isnan(loss) else -loss)
+
+
+def _evaluation_steps(total: int, per_epoch: int, per: int) -> set[int]:
+    """The steps after which validation is asked: evenly inside each epoch, and at the end."""
+    every = per_epoch / per
+    inside = {round(every * i) for i in range(1, math.floor(total / every) + 1)}
+    return {s for s in inside if 0 < s <= total} | {total}
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """Random numbers are keyed by (seed, step), so that a resumed step draws the same."""
+    return (seed * 1_000_003 + step * 1_009) % (2**63 - 2**20)
