@@ -1,0 +1,104 @@
+"""What every way of applying a model must do: learn from rows, answer rows, say its cost.
+
+Knows rows and the task file; knows nothing of other approaches, of the ladder or of metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fitune.config import Task
+from fitune.data.rows import Rows
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, how many are done, of how many)."""
+
+Score = Callable[[list["Prediction"], Rows], float]
+"""The task's metric, higher is better."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Attributes:
+        text: the label, or the generated answer.
+        scores: for classify, the probability of each label, in the order of the task's labels.
+        stopped: for generate, whether the model ended its answer by itself.
+    """
+
+    text: str
+    scores: tuple[float, ...] | None = None
+    stopped: bool | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an approach weighs.
+
+    Attributes:
+        parameters: numbers the approach needs to answer.
+        trainable_parameters: those of them learned from the task's rows.
+        rows: training rows that it learned from, or shows to its model.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an approach is given to work with.
+
+    Attributes:
+        task: the task file.
+        labels: for classify, every label, sorted; empty for generate.
+        folder: where the approach may write; kept between an interrupted run and its resumption.
+        progress: called as work goes on.
+        notice: takes one sentence the user should read.
+        score: the task's metric, for choosing on validation rows.
+        device: `cpu` or `cuda`.
+        dtype: what `auto` means on this machine, `bf16` where it multiplies bf16 natively.
+        memory_bytes: memory that may be used, for choosing how much is computed at once.
+        stop_requested: asked between steps; True once Ctrl-C or SIGTERM arrived.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    folder: Path
+    progress: Progress
+    notice: Callable[[str], None]
+    score: Score
+    device: str
+    dtype: str
+    memory_bytes: int
+    stop_requested: Callable[[], bool]
+
+
+class Approach(Protocol):
+    """One way of applying a model. Construct it with its options and the work."""
+
+    def fit(self, train: Rows, validation: Rows) -> None:
+        """Learn from `train`; choose by `validation`. Test rows are never passed."""
+
+    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
+        """Answer each row, in order."""
+
+    @property
+    def cost(self) -> Cost:
+        """Valid after `fit`."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its resolved default, as JSON. Valid after `fit`."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs, without pickle."""
+
+    @classmethod
+    def load(cls, folder: Path, work: Work) -> Approach:
+        """Read what `save` wrote; the result answers exactly as before."""

@@ -1,0 +1,124 @@
+"""How a decoder is tuned to write answers, labels among them, and answers.
+
+Knows causal language models and templates; the course of training is `finetuned`'s matter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fitune import config
+from fitune.approaches.base import Prediction, Progress, Work
+from fitune.approaches.decoder import Answerer, answer_tokens
+from fitune.data.batches import micro_batches
+from fitune.data.rows import Row, Rows
+from fitune.data.template import ChatTemplate, Encoded
+from fitune.models.architecture import Architecture
+from fitune.models.load import load_decoder, set_dropout
+from fitune.models.save import load_saved_decoder, save_decoder
+from fitune.models.source import ModelSource
+from fitune.runs import read_json, write_json
+from fitune.training.loop import Validation
+from fitune.training.methods import METHODS, Method
+from fitune.training.objectives import Sft
+
+FROZEN_BASE = {METHODS["lora"]}
+"""Methods that leave the base as it is, so that its weights may be kept in bf16."""
+
+
+class DecoderTuner:
+    """A causal language model that learns to write the rows' answers."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        architecture: Architecture,
+        tokenizer: Any,
+        options: config.Finetuned,
+        work: Work,
+    ) -> None:
+        self.source = source
+        self.tokenizer = tokenizer
+        self.options = options
+        self.work = work
+        self.template = ChatTemplate(
+            tokenizer,
+            instruction=work.task.instruction,
+            chat_template=work.task.chat_template,
+        )
+        self.max_new_tokens = 0
+        self.model: Any = None
+
+    def build(self, method: Method, options: config.Finetuned) -> None:
+        self.options = options
+        bf16 = options.dtype == "bf16" and method in FROZEN_BASE
+        self.model = load_decoder(
+            self.source,
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            device=self.work.device,
+        )
+        if options.dropout is not None:
+            set_dropout(self.model, options.dropout)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed or 0)
+            self.model = method(self.model, options)
+
+    def encode(self, row: Row) -> Encoded:
+        return self.template.encode(row)
+
+    def objective(self, items: list[Encoded], rows: list[Row], smoothing: float) -> Sft:
+        return Sft(items, pad=self.tokenizer.pad_token_id, label_smoothing=smoothing)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def learn_limits(self, train: Rows) -> None:
+        self.max_new_tokens = answer_tokens(self.work, self.template, train)
+
+    def validate(self, items: list[Encoded], rows: Rows) -> Validation:
+        """The mean loss of the validation answers' tokens.
+
+        No metric: writing every validation answer takes longer than an epoch on a small machine.
+        """
+        objective = Sft(items, pad=self.tokenizer.pad_token_id)
+        lengths = [len(item) for item in items]
+        assert self.options.micro_batch_tokens
+        total, learned = 0.0, 0
+        self.model.eval()
+        with torch.inference_mode():
+            for part in micro_batches(range(len(items)), lengths, self.options.micro_batch_tokens):
+                batch = objective.batch(part).to(self.work.device)
+                total += float(objective.loss_sum(self.model, batch))
+                learned += batch.learned
+        return Validation(total / learned, None)
+
+    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
+        assert self.options.max_length
+        answerer = Answerer(
+            model=self.model,
+            template=self.template,
+            labels=self.work.labels,
+            max_length=self.options.max_length,
+            max_new_tokens=self.max_new_tokens,
+            too_long=self.work.task.data.too_long,
+            work=self.work,
+        )
+        return answerer.answer(rows, progress)
+
+    def save(self, folder: Path) -> None:
+        save_decoder(
+            folder,
+            self.model,
+            self.tokenizer,
+            chat_template=self.template.jinja,
+            instruction=self.template.instruction,
+        )
+        write_json(folder / "answering.json", {"max_new_tokens": self.max_new_tokens})
+
+    def load(self, folder: Path) -> None:
+        self.model = load_saved_decoder(folder, self.source, device=self.work.device)
+        self.max_new_tokens = read_json(folder / "answering.json")["max_new_tokens"]

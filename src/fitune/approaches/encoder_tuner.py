@@ -1,0 +1,134 @@
+"""How an encoder is tuned for classification and answers.
+
+Knows classifiers and templates; the course of training is `finetuned`'s matter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from fitune import config
+from fitune.approaches.base import Prediction, Progress, Work
+from fitune.data.rows import Row, Rows
+from fitune.data.template import Encoded, TextTemplate, encode_rows
+from fitune.inference.classify import classify
+from fitune.models.architecture import Architecture
+from fitune.models.classifier import NativeClassifier, load_classifier
+from fitune.models.load import set_dropout
+from fitune.models.save import load_saved_classifier, save_classifier
+from fitune.models.source import ModelSource
+from fitune.training.loop import Validation
+from fitune.training.methods import Method
+from fitune.training.objectives import Classify
+
+
+class EncoderTuner:
+    """An encoder and its head, for one task's labels."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        architecture: Architecture,
+        tokenizer: Any,
+        options: config.Finetuned,
+        work: Work,
+    ) -> None:
+        self.source = source
+        self.tokenizer = tokenizer
+        self.options = options
+        self.work = work
+        self.labels = work.labels
+        self.index = {label: i for i, label in enumerate(work.labels)}
+        self.template = TextTemplate(tokenizer)
+        self.model: Any = None
+
+    def build(self, method: Method, options: config.Finetuned) -> None:
+        self.options = options
+        # What trains must be fp32: an update of 1e-4 vanishes beside a bf16 weight. Matrix
+        # products run in bf16 under autocast all the same.
+        self.model = load_classifier(
+            self.source,
+            self.labels,
+            dtype=torch.float32,
+            device=self.work.device,
+            seed=options.seed or 0,
+        )
+        if options.dropout is not None:
+            set_dropout(self.model, options.dropout)
+        if isinstance(self.model, NativeClassifier):
+            self.model.model = method(self.model.model, options)
+        else:
+            self.model.trunk = method(self.model.trunk, options)
+
+    def encode(self, row: Row) -> Encoded:
+        return self.template.encode(row)
+
+    def objective(self, items: list[Encoded], rows: list[Row], smoothing: float) -> Classify:
+        return Classify(
+            items,
+            [self.index[row.answer or ""] for row in rows],
+            pad=self.tokenizer.pad_token_id,
+            label_smoothing=smoothing,
+        )
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        return self.model.head_parameters()
+
+    def learn_limits(self, train: Rows) -> None:
+        """A label needs no limit."""
+
+    def validate(self, items: list[Encoded], rows: Rows) -> Validation:
+        logits = self._logits(items, None)
+        expected = [self.index.get(row.answer or "", -1) for row in rows]
+        known = [i for i, label in enumerate(expected) if label >= 0]
+        log_probs = log_softmax(logits.astype(np.float64), axis=1)
+        loss = -float(np.mean([log_probs[i, expected[i]] for i in known])) if known else None
+        return Validation(loss, self.work.score(self._predictions(logits), rows))
+
+    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
+        assert self.options.max_length
+        items, _, notes = encode_rows(
+            self.template.encode,
+            rows,
+            tokenizer=self.tokenizer,
+            max_length=self.options.max_length,
+            too_long=self.work.task.data.too_long,
+            what="answered",
+        )
+        for note in notes:
+            self.work.notice(note)
+        return self._predictions(self._logits(items, progress))
+
+    def _logits(self, items: list[Encoded], progress: Progress | None) -> np.ndarray:
+        return classify(
+            self.model,
+            items,
+            pad=self.tokenizer.pad_token_id,
+            device=self.work.device,
+            progress=(lambda done, total: progress("answering", done, total)) if progress else None,
+        )
+
+    def _predictions(self, logits: np.ndarray) -> list[Prediction]:
+        return [
+            Prediction(self.labels[int(row.argmax())], tuple(float(p) for p in row))
+            for row in softmax(logits.astype(np.float64), axis=1)
+        ]
+
+    def save(self, folder: Path) -> None:
+        assert self.options.max_length
+        save_classifier(
+            folder,
+            self.model,
+            self.tokenizer,
+            labels=self.labels,
+            max_length=self.options.max_length,
+        )
+
+    def load(self, folder: Path) -> None:
+        self.model = load_saved_classifier(folder, self.source, device=self.work.device)

@@ -1,0 +1,253 @@
+"""A model whose weights, or an adapter beside them, learn from the training rows.
+
+Knows how training is set up and where it is saved; what differs between encoders and decoders is
+in `encoder_tuner` and `decoder_tuner`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fitune import config
+from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.data.rows import Row, Rows
+from fitune.data.template import Encoded, encode_rows
+from fitune.errors import ConfigError, ModelError, TrainingError
+from fitune.memory.plan import micro_batch_tokens
+from fitune.models.architecture import describe
+from fitune.models.load import load_tokenizer
+from fitune.models.pooling import read_pooling
+from fitune.models.source import resolve_source
+from fitune.names import lookup
+from fitune.runs import read_json, write_json
+from fitune.training.defaults import resolve
+from fitune.training.loop import Settings, Trained, Validation, train
+from fitune.training.methods import METHODS, Method, trainable_parameters
+from fitune.training.objectives import Objective
+from fitune.training.optim import OPTIMIZERS, parameter_groups
+from fitune.training.track import MetricsFile
+
+
+class Tuner(Protocol):
+    """What training needs to know of a kind of model."""
+
+    model: Any
+
+    def build(self, method: Method, options: config.Finetuned) -> None:
+        """Load the model and apply the method."""
+
+    def encode(self, row: Row) -> Encoded:
+        """A training row with its answer."""
+
+    def objective(self, items: list[Encoded], rows: list[Row], smoothing: float) -> Objective: ...
+
+    def head_parameters(self) -> list[torch.nn.Parameter]:
+        """New parameters, which take the head's learning rate."""
+
+    def validate(self, items: list[Encoded], rows: Rows) -> Validation: ...
+
+    def learn_limits(self, train: Rows) -> None:
+        """Take from the training rows what answering must know, e.g. how long answers are."""
+
+    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]: ...
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class Finetuned:
+    """Trains on `fit`, keeps the best weights by validation, and answers with them."""
+
+    def __init__(self, options: config.Finetuned, work: Work) -> None:
+        self._options = options
+        self.work = work
+        self.source = resolve_source(
+            options.model,
+            download=work.task.download,
+            trust_remote_code=work.task.trust_remote_code,
+        )
+        self.architecture = describe(self.source)
+        self.tokenizer = load_tokenizer(self.source)
+        self.tuner = self._make_tuner(options)
+        self._check()
+        self._cost = Cost(self.architecture.parameters, 0, 0)
+        self.trained: Trained | None = None
+
+    def _make_tuner(self, options: config.Finetuned) -> Tuner:
+        kind, task = self.architecture.kind, self.work.task.kind
+        if kind == "decoder":
+            from fitune.approaches.decoder_tuner import DecoderTuner
+
+            return DecoderTuner(self.source, self.architecture, self.tokenizer, options, self.work)
+        if kind == "encoder" and task == "classify":
+            from fitune.approaches.encoder_tuner import EncoderTuner
+
+            return EncoderTuner(self.source, self.architecture, self.tokenizer, options, self.work)
+        raise ModelError(
+            f"'{self.source.name}' is an {kind}, which cannot be fine-tuned for kind '{task}'",
+            fix="use a decoder, e.g. smollm2-135m"
+            if task == "generate"
+            else "use an encoder or a decoder",
+        )
+
+    def _check(self) -> None:
+        options = self._options
+        lookup(options.method or "full", METHODS, "method")
+        lookup(options.optimizer, OPTIMIZERS, "optimizer")
+        limit = self.architecture.max_length
+        if options.max_length and options.max_length > limit:
+            raise ConfigError(
+                f"max_length {options.max_length:,} is more than the {limit:,} tokens that "
+                f"'{self.source.name}' was made for",
+                fix=f"set max_length to at most {limit}",
+            )
+        if options.freeze_layers and options.method != "freeze":
+            raise ConfigError(
+                f"freeze_layers is {options.freeze_layers}, but method is "
+                f"'{options.method or 'chosen by fitune'}'",
+                fix="set method: freeze, or remove freeze_layers",
+            )
+
+    def fit(self, train_rows: Rows, validation: Rows) -> None:
+        """Train, or go on from a checkpoint in the work's folder.
+
+        Raises:
+            DataError: rows too long, or nothing to learn.
+            TrainingError: diverged, or no parameter trains.
+            Interrupted: the work asked to stop; everything is saved.
+        """
+        work = self.work
+        options = resolve(
+            self._options,
+            self.architecture,
+            rows=len(train_rows),
+            dtype=work.dtype,
+            seed=work.task.seed,
+            pooling=read_pooling(self.source.folder),
+        )
+        assert options.max_length and options.method
+        assert options.learning_rate and options.head_learning_rate
+        rate, head_rate = options.learning_rate, options.head_learning_rate
+        self._options = options
+        self.tuner.learn_limits(train_rows)
+        items, kept = self._encode(train_rows, "training", options.max_length, drop=True)
+        valid_items, _ = self._encode(validation, "validation", options.max_length, drop=False)
+        lengths = tuple(len(item) for item in items)
+        if options.micro_batch_tokens is None:
+            tokens = micro_batch_tokens(
+                self.architecture, longest=max(lengths), memory_bytes=work.memory_bytes
+            )
+            options = options.model_copy(update={"micro_batch_tokens": tokens})
+        self._options = options
+        work.progress("loading", 0, 1)
+        self.tuner.build(lookup(options.method or "", METHODS, "method"), options)
+        work.progress("loading", 1, 1)
+        parameters = trainable_parameters(self.tuner.model)
+        if not parameters:
+            raise TrainingError(
+                f"method '{options.method}' leaves no parameter of '{self.source.name}' to train",
+                fix="use full, freeze or lora",
+            )
+        smoothing = options.label_smoothing or 0.0
+        objective = self.tuner.objective(items, [train_rows[i] for i in kept], smoothing)
+        optimizer = lookup(options.optimizer, OPTIMIZERS, "optimizer")(
+            parameter_groups(
+                parameters,
+                head=self.tuner.head_parameters(),
+                learning_rate=rate,
+                head_learning_rate=head_rate,
+                weight_decay=options.weight_decay,
+            ),
+            options,
+        )
+        self._cost = Cost(
+            parameters=sum(p.numel() for p in self.tuner.model.parameters()),
+            trainable_parameters=sum(p.numel() for p in parameters.values()),
+            rows=len(items),
+        )
+        self.trained = train(
+            self.tuner.model,
+            objective,
+            optimizer,
+            Settings(
+                options=options,
+                lengths=lengths,
+                autocast=torch.bfloat16 if options.dtype == "bf16" else None,
+                device=work.device,
+                seed=options.seed or 0,
+                fingerprint=self._fingerprint(train_rows, validation),
+            ),
+            folder=work.folder / "checkpoints",
+            metrics=MetricsFile(work.folder / "metrics.jsonl"),
+            validate=lambda: self.tuner.validate(valid_items, validation),
+            progress=work.progress,
+            notice=work.notice,
+            stop_requested=work.stop_requested,
+        )
+
+    def _encode(
+        self, rows: Rows, what: str, max_length: int, *, drop: bool
+    ) -> tuple[list[Encoded], list[int]]:
+        items, kept, notes = encode_rows(
+            self.tuner.encode,
+            rows,
+            tokenizer=self.tokenizer,
+            max_length=max_length,
+            too_long=self.work.task.data.too_long,
+            what=what,
+            drop_allowed=drop,
+            progress=self.work.progress,
+        )
+        for note in notes:
+            self.work.notice(note)
+        return items, kept
+
+    def _fingerprint(self, train_rows: Rows, validation: Rows) -> str:
+        """Everything that decides what training computes, but not where or how often it saves."""
+        facts = {
+            "options": self._options.model_dump(exclude={"name", "checkpoint_steps"}),
+            "architecture": dataclasses.asdict(self.architecture),
+            "train": train_rows.content_hash,
+            "validation": validation.content_hash,
+            "instruction": self.work.task.instruction,
+            "chat_template": self.work.task.chat_template,
+            "too_long": self.work.task.data.too_long,
+            "device": self.work.device,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
+        return self.tuner.predict(rows, progress)
+
+    @property
+    def cost(self) -> Cost:
+        return self._cost
+
+    @property
+    def options(self) -> dict[str, Any]:
+        chosen = self._options.model_dump()
+        if self.trained is not None:
+            chosen["trained"] = dataclasses.asdict(self.trained)
+        return chosen
+
+    def save(self, folder: Path) -> None:
+        self.tuner.save(folder)
+        write_json(
+            folder / "finetuned.json",
+            {"options": self._options.model_dump(), "cost": dataclasses.asdict(self._cost)},
+        )
+
+    @classmethod
+    def load(cls, folder: Path, work: Work) -> Finetuned:
+        saved = read_json(folder / "finetuned.json")
+        made = cls(config.Finetuned.model_validate(saved["options"]), work)
+        made._cost = Cost(**saved["cost"])
+        made.tuner.load(folder)
+        return made
