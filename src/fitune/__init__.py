@@ -1,0 +1,70 @@
+"""fitune: fit, then tune. Do I need to fine-tune, will it fit, how well, was it worth it?
+
+The public functions are one per verb of the command line. They load on first use, so that
+`import fitune` stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fitune.errors import (
+    ConfigError,
+    DataError,
+    FituneError,
+    Interrupted,
+    MissingExtraError,
+    ModelError,
+    ResourceError,
+    RunError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from fitune.api import check, doctor, evaluate, ladder, load, plan, tune
+    from fitune.config import Task
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Task": "fitune.config",
+    "check": "fitune.api",
+    "doctor": "fitune.api",
+    "evaluate": "fitune.api",
+    "ladder": "fitune.api",
+    "load": "fitune.api",
+    "plan": "fitune.api",
+    "tune": "fitune.api",
+}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "FituneError",
+    "Interrupted",
+    "MissingExtraError",
+    "ModelError",
+    "ResourceError",
+    "RunError",
+    "Task",
+    "TrainingError",
+    "check",
+    "doctor",
+    "evaluate",
+    "ladder",
+    "load",
+    "plan",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fitune' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

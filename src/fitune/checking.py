@@ -1,0 +1,103 @@
+"""What `check` does: data looked at before anything learns from it.
+
+Knows rows, checks and templates; loads tokenizers but no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fitune import config
+from fitune.config import Data, Task
+from fitune.data.checks import CHECKS
+from fitune.data.load import load_rows, load_splits
+from fitune.data.rows import Splits
+from fitune.data.template import ChatTemplate, TextTemplate
+from fitune.entries import STANDARD
+from fitune.ladder.climb import Watching
+from fitune.models.architecture import describe
+from fitune.models.load import load_tokenizer
+from fitune.models.source import resolve_source
+from fitune.results import CheckResult, ShownRow
+from fitune.taskfile import load_task, parse_task
+
+_LEVELS = ("error", "warning", "info")
+
+
+def check_data(
+    source: str | Path,
+    overrides: Sequence[str],
+    show: int,
+    kind: str | None,
+    model: str | None,
+    on: Watching,
+) -> CheckResult:
+    """See `api.check`."""
+    task = _task(str(source), overrides, kind)
+    splits = load_splits(task.data, task.kind, download=task.download)
+    findings = []
+    for number, (name, find) in enumerate(CHECKS.items()):
+        on.progress(f"check: {name}", number, len(CHECKS))
+        findings += find(splits, task.kind)
+    on.progress("checks", len(CHECKS), len(CHECKS))
+    everything = (*splits.train, *splits.validation, *splits.test)
+    labels = {row.answer for row in everything if row.answer} if task.kind == "classify" else set()
+    return CheckResult(
+        train=len(splits.train),
+        validation=len(splits.validation),
+        test=len(splits.test),
+        labels=tuple(sorted(labels)),
+        notes=splits.notes,
+        findings=tuple(sorted(findings, key=lambda found: _LEVELS.index(found.level))),
+        shown=_show(task, splits, show, model) if show else (),
+    )
+
+
+def _task(source: str, overrides: Sequence[str], kind: str | None) -> Task:
+    if source.endswith((".yaml", ".yml")):
+        return load_task(source, overrides)
+    task = parse_task({"kind": kind or "generate", "data": {"train": source}}, overrides)
+    return task if kind else task.model_copy(update={"kind": _guess_kind(task.data)})
+
+
+def _guess_kind(data: Data) -> str:
+    """Labels repeat and free answers do not."""
+    rows = load_rows(data.train, data, "generate", download=False)
+    return "classify" if len(set(rows.answers)) <= max(2, len(rows) // 4) else "generate"
+
+
+def _show(task: Task, splits: Splits, count: int, model: str | None) -> tuple[ShownRow, ...]:
+    name, prompted = _model(task, model)
+    source = resolve_source(name, download=task.download, trust_remote_code=task.trust_remote_code)
+    tokenizer = load_tokenizer(source)
+    template: Any = (
+        ChatTemplate(tokenizer, instruction=task.instruction, chat_template=task.chat_template)
+        if prompted or describe(source).kind == "decoder"
+        else TextTemplate(tokenizer)
+    )
+    shown = []
+    for row in splits.train[:count]:
+        encoded = template.encode(row)
+        tokens = tuple(
+            (tokenizer.decode([token]), reason.learned, reason.value)
+            for token, reason in zip(encoded.tokens, encoded.reasons, strict=True)
+        )
+        shown.append(ShownRow(row.source, tokens))
+    return tuple(shown)
+
+
+def _model(task: Task, model: str | None) -> tuple[str, bool]:
+    """Whose tokens to show: the one asked for, else the first that learns to write answers."""
+    if model is not None:
+        return model, False
+    approaches = task.approaches or STANDARD[task.kind]
+    named = [
+        a for a in approaches if isinstance(a, config.Finetuned | config.Prompt | config.FewShot)
+    ]
+    for approach in named:
+        source = resolve_source(approach.model, download=task.download)
+        if describe(source).kind == "decoder":
+            return approach.model, True
+    return (named[0].model if named else "smollm2-135m"), False

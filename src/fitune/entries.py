@@ -1,0 +1,175 @@
+"""From a checked task file to the ladder's entries: every name resolved before anything loads.
+
+Knows the tables of names and the approaches' constructors; knows nothing of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fitune import config
+from fitune.approaches import APPROACHES
+from fitune.approaches.base import Approach, Prediction, Progress, Score, Work
+from fitune.config import ApproachConfig, Task
+from fitune.data.rows import Rows
+from fitune.errors import ConfigError, ModelError
+from fitune.evaluation.metrics import DEFAULT_METRIC, METRICS, Metric, custom_metric, find_metric
+from fitune.hardware import this_machine
+from fitune.ladder.climb import Entry
+from fitune.models.architecture import describe
+from fitune.models.source import resolve_source
+from fitune.names import import_object, lookup
+from fitune.runs import Run
+from fitune.training.methods import METHODS
+from fitune.training.optim import OPTIMIZERS
+
+STANDARD: dict[str, tuple[ApproachConfig, ...]] = {
+    "classify": (
+        config.Majority(),
+        config.Linear(),
+        config.Prompt(),
+        config.FewShot(),
+        config.Finetuned(model="minilm-l6"),
+        config.Finetuned(model="smollm2-135m"),
+    ),
+    "generate": (config.Prompt(), config.FewShot(), config.Finetuned(model="smollm2-135m")),
+}
+"""The ladder for a task file that lists no approaches."""
+
+
+def resolve_metric(task: Task) -> Metric:
+    """The task's metric.
+
+    Raises:
+        ConfigError: no such name, or not for this kind.
+    """
+    name = task.metric or DEFAULT_METRIC[task.kind]
+    if ":" in name and name not in METRICS:
+        return custom_metric(name, import_object(name, "metric"), (task.kind,))
+    return find_metric(name, task.kind)
+
+
+def score_with(metric: Metric) -> Score:
+    """The metric as approaches see it."""
+
+    def score(predictions: list[Prediction], rows: Rows) -> float:
+        return metric.function([p.text for p in predictions], rows.answers)
+
+    return score
+
+
+def ladder_entries(task: Task) -> list[Entry]:
+    """The task's approaches, cheapest first.
+
+    The order is that of `APPROACHES`; fine-tuned models stand by their number of parameters, a
+    user's own approaches last, and equals as in the task file.
+
+    Raises:
+        ConfigError: an unknown or doubled name, or an option that contradicts another.
+        ModelError: a model is not there.
+    """
+    ranked: list[tuple[tuple[int, int], Entry]] = []
+    taken: dict[str, int] = {}
+    for options in task.approaches or STANDARD[task.kind]:
+        use: str = options.use  # type: ignore[attr-defined]  # every member of the union has it
+        approach = lookup(use, APPROACHES, "approach")
+        model = getattr(options, "model", None)
+        size = 0
+        if isinstance(options, config.Finetuned):
+            lookup(options.method or "full", METHODS, "method")
+            lookup(options.optimizer, OPTIMIZERS, "optimizer")
+        if model is not None:
+            size = _size(model, task)
+        name = options.name or _default_name(use, model)
+        taken[name] = taken.get(name, 0) + 1
+        if options.name and taken[name] > 1:
+            raise ConfigError(
+                f"two approaches are called '{name}'", fix="give each a name of its own"
+            )
+        if taken[name] > 1:
+            name = f"{name}-{taken[name]}"
+        rank = list(APPROACHES).index(use) if use in APPROACHES else len(APPROACHES)
+        entry = Entry(
+            name=name,
+            use=use,
+            model=model,
+            method=getattr(options, "method", None),
+            max_train_rows=options.max_train_rows,
+            make=_maker(approach, options),
+        )
+        ranked.append(((rank, size), entry))
+    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _maker(approach: Any, options: ApproachConfig) -> Callable[[Work], Approach]:
+    return lambda work: approach(options, work)
+
+
+def _default_name(use: str, model: str | None) -> str:
+    base = use.rpartition(":")[2]
+    if use != "finetuned" or model is None:
+        return base
+    return f"{base}-{Path(model).stem if model.endswith('.gguf') else Path(model).name}"
+
+
+def _size(model: str, task: Task) -> int:
+    """Parameters of a model; this also finds out, early, that it is there and readable."""
+    source = resolve_source(model, download=task.download, trust_remote_code=task.trust_remote_code)
+    architecture = describe(source)
+    if architecture.kind == "encoder-decoder":
+        raise ModelError(
+            f"'{model}' is an encoder-decoder ({architecture.model_type}), which no approach can "
+            "apply yet",
+            fix="use an encoder such as minilm-l6, or a decoder such as smollm2-135m",
+        )
+    return architecture.parameters
+
+
+def make_work(
+    task: Task,
+    labels: tuple[str, ...],
+    metric: Metric,
+    *,
+    folder: Path,
+    progress: Progress,
+    notice: Callable[[str], None],
+    stop_requested: Callable[[], bool],
+) -> Work:
+    """What an approach is given, with what this machine has.
+
+    Raises:
+        ConfigError: `device: cuda` on a machine without.
+    """
+    machine = this_machine(folder=".", load_torch=True)
+    gpus = machine.gpus or ()
+    if task.device == "cuda" and not gpus:
+        raise ConfigError(
+            "device is cuda, and torch sees no CUDA device here",
+            fix="set device: auto, or install a torch build with CUDA",
+        )
+    device = "cuda" if gpus and task.device != "cpu" else "cpu"
+    native = gpus[0].native_bf16 if device == "cuda" else machine.native_bf16
+    return Work(
+        task=task,
+        labels=labels,
+        folder=folder,
+        progress=progress,
+        notice=notice,
+        score=score_with(metric),
+        device=device,
+        dtype="bf16" if native else "fp32",
+        memory_bytes=gpus[0].memory_free if device == "cuda" else machine.memory_available,
+        stop_requested=stop_requested,
+    )
+
+
+def load_approach(run: Run, name: str, work: Work) -> Approach:
+    """A rung's saved approach, ready to predict.
+
+    Raises:
+        RunError: its files are missing or damaged.
+    """
+    use = run.read(f"rungs/{name}/rung.json")["use"]
+    return lookup(use, APPROACHES, "approach").load(run.rung(name) / "model", work)
