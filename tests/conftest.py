@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-WORDS = (
-    "the a card account money bank transfer lost stolen arrive late fee charge why how what is my "
-    "new old please help top up pin code change cash machine atm fast slow hello world blue red "
-    "green system user assistant answer with one of these labels classify text"
-).split()
+SPOKEN = (
+    "the a card account money bank transfer lost stolen arrive late fee charge why how what "
+    "is my new old please help top up pin code change cash machine atm fast slow hello world "
+    "blue red green system user assistant answer with one of these labels classify text "
+)
+WORDS = SPOKEN.split()
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
@@ -93,7 +94,7 @@ def save_encoder(folder: Path, *, pooled: bool = True, **changes: Any) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)
-    letters = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789?.,!'"]
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789?.,!'")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters]
     vocabulary += ["##" + c for c in letters]
     vocabulary = list(dict.fromkeys(vocabulary))

@@ -88,6 +88,13 @@ class Kit:
         )
         return OPTIMIZERS[self.options.optimizer](groups, self.options)
 
+    def optimizer_at(self, rate: float) -> torch.optim.Optimizer:
+        """The optimizer with its learning rate set, for single steps outside the loop."""
+        optimizer = self.optimizer()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return optimizer
+
     def train(
         self,
         folder: Path,
@@ -96,6 +103,7 @@ class Kit:
         validate: Callable[[], Validation] | None = None,
         notices: list[str] | None = None,
         fingerprint: str = "same",
+        validate_before: bool = False,
     ) -> Trained:
         return train(
             self.model,
@@ -108,6 +116,7 @@ class Kit:
                 device="cpu",
                 seed=self.options.seed or 0,
                 fingerprint=fingerprint,
+                validate_before=validate_before,
             ),
             folder=folder / "checkpoints",
             metrics=MetricsFile(folder / "metrics.jsonl"),

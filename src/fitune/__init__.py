@@ -6,6 +6,8 @@ The public functions are one per verb of the command line. They load on first us
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fitune.errors import (
@@ -68,3 +70,19 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """This package. `ladder` is a verb and a room: as an attribute it is the verb, whatever was
+    imported before; ``from fitune.ladder.rung import Rung`` finds the room."""
+
+    @property
+    def ladder(self) -> Any:
+        return __getattr__("ladder")
+
+    @ladder.setter
+    def ladder(self, room: ModuleType) -> None:
+        """Called by Python when it has imported the room."""
+
+
+sys.modules[__name__].__class__ = _Package

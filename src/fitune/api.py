@@ -5,7 +5,9 @@ Knows every room below; knows nothing of terminals.
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,11 @@ from fitune.config import Task
 from fitune.data.load import load_rows, load_splits
 from fitune.data.rows import Rows, Splits
 from fitune.entries import ladder_entries, make_work, resolve_metric
-from fitune.errors import ConfigError, Interrupted, RunError
-from fitune.evaluation.metrics import METRICS
+from fitune.errors import ConfigError, DataError, FituneError, Interrupted, RunError
 from fitune.evaluation.significance import interval
-from fitune.hardware import this_machine
-from fitune.ladder.climb import Climb, Entry, Watching, climb
+from fitune.ladder.climb import Climb, Entry, Watching, climb, further_metrics, naming
 from fitune.ladder.rung import Rung
-from fitune.machine import diagnose, versions
+from fitune.machine import diagnose, environment
 from fitune.report.write import write_report
 from fitune.results import (
     CheckResult,
@@ -30,8 +30,8 @@ from fitune.results import (
     LadderResult,
     TuneResult,
 )
-from fitune.runs import Run, create_run, locked, open_run, write_json
-from fitune.saved import SavedModel
+from fitune.runs import Run, create_run, explain_damage, locked, open_run, write_json
+from fitune.saved import SavedModel, read_task
 from fitune.signals import StopRequest
 from fitune.taskfile import load_task
 
@@ -68,7 +68,7 @@ def ladder(
         FituneError: any user mistake, in one sentence.
         Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
     """
-    resolved, entries, run = _start(task, overrides, resume, tuned_only=False, rung=None)
+    resolved, entries, run = _start(task, overrides, resume, verb="ladder")
     made, result, notes = _climb(resolved, entries, run, on or Silent(), verb="ladder")
     return LadderResult(made.folder, result.rungs, result.recommendation, notes)
 
@@ -88,7 +88,7 @@ def tune(
 
     Raises: as `ladder`.
     """
-    resolved, entries, run = _start(task, overrides, resume, tuned_only=True, rung=rung)
+    resolved, entries, run = _start(task, overrides, resume, verb="tune", rung=rung)
     made, result, notes = _climb(resolved, entries, run, on or Silent(), verb="tune")
     return TuneResult(made.folder, result.rungs[0], notes)
 
@@ -131,21 +131,17 @@ def evaluate(
         watcher.notice(text)
 
     saved = SavedModel(run, rung, notice)
-    given = load_rows(str(rows), saved.task.data, saved.task.kind, download=saved.task.download)
-    metric = saved.metric
+    task, metric = saved.task, saved.metric
+    given = load_rows(str(rows), task.data, task.kind, download=task.download)
+    _refuse_strange_labels(given, saved)
     predictions = saved.predict_rows(given, watcher.progress)
     texts, references = [p.text for p in predictions], given.answers
-    further = {
-        name: other.function(texts, references)
-        for name, other in METRICS.items()
-        if saved.task.kind in other.kinds and name != metric.name
-    }
     return EvaluateResult(
         rung=saved.rung,
         metric=metric.name,
         value=metric.function(texts, references),
         interval=interval(metric, texts, references),
-        metrics=further,
+        metrics=further_metrics(task.kind, metric, texts, references),
         rows=len(given),
         predictions=tuple(
             {
@@ -234,7 +230,8 @@ def _options(task: Task, entries: list[Entry], labels: tuple[str, ...]) -> dict[
             notice=lambda text: None,
             stop_requested=lambda: False,
         )
-        rungs[entry.name] = entry.make(work).options
+        with naming(entry.name):
+            rungs[entry.name] = entry.make(work).options
     return rungs
 
 
@@ -254,33 +251,56 @@ def _start(
     overrides: Sequence[str],
     resume: str | Path | None,
     *,
-    tuned_only: bool,
-    rung: str | None,
+    verb: str,
+    rung: str | None = None,
 ) -> tuple[Task, list[Entry], Run | None]:
+    """The task, its entries, and the run to go on with."""
+    run = None
     if resume is not None:
-        if overrides:
-            raise ConfigError(
-                "overrides cannot change a run that has begun",
-                fix="leave out --set, or start a new run",
-            )
-        run: Run | None = open_run(Path(resume))
-        assert run is not None
-        resolved = Task.model_validate(run.read("task.json"))
-        if task is not None and _task(task, ()) != resolved:
-            raise RunError(
-                f"the task given differs from the one that run '{resume}' was started with",
-                fix="leave the task out, or start a new run",
-            )
-        rung = rung or run.read("verb.json")["rung"]
+        run, resolved, rung = _resumed(Path(resume), task, overrides, verb, rung)
     elif task is None:
         raise ConfigError("there is no task", fix="give a task file, or a run to resume")
     else:
-        run, resolved = None, _task(task, overrides)
+        resolved = _task(task, overrides)
     resolve_metric(resolved)
     entries = ladder_entries(resolved)
-    if tuned_only:
-        entries = [_tuned(entries, rung)]
-    return resolved, entries, run
+    return resolved, [_tuned(entries, rung)] if verb == "tune" else entries, run
+
+
+def _resumed(
+    folder: Path,
+    task: str | Path | Task | None,
+    overrides: Sequence[str],
+    verb: str,
+    rung: str | None,
+) -> tuple[Run, Task, str | None]:
+    """A run to go on with, its task, and the rung that it tunes; all as they were at its start."""
+    if overrides:
+        raise ConfigError(
+            "overrides cannot change a run that has begun",
+            fix="leave out --set, or start a new run",
+        )
+    run = open_run(folder)
+    resolved = read_task(run)
+    if task is not None and _task(task, ()) != resolved:
+        raise RunError(
+            f"the task given differs from the one that run '{folder}' was started with",
+            fix="leave the task out, or start a new run",
+        )
+    with explain_damage(folder / "verb.json"):
+        started = run.read("verb.json")
+        its_verb, its_rung = str(started["verb"]), started["rung"]
+    if its_verb != verb:
+        raise RunError(
+            f"the run '{folder}' was started by fitune {its_verb}, not by fitune {verb}",
+            fix=f"go on with `fitune {its_verb} --resume {folder}`",
+        )
+    if rung not in (None, its_rung):
+        raise RunError(
+            f"the run '{folder}' tunes '{its_rung}', not '{rung}'",
+            fix="leave out --rung, or start a new run",
+        )
+    return run, resolved, its_rung
 
 
 def _tuned(entries: list[Entry], rung: str | None) -> Entry:
@@ -311,27 +331,15 @@ def _climb(
     metric = resolve_metric(task)
     for note in splits.notes:
         on.notice(note)
-    record = _data_record(splits, labels)
     _options(task, entries, labels)
-    made = run is None
+    new = run is None
     run = run or create_run(Path(task.output), task.name)
     with locked(run), StopRequest() as stop:
-        if made:
-            write_json(run.folder / "data.json", record)
-            write_json(run.folder / "environment.json", environment())
-            write_json(
-                run.folder / "verb.json",
-                {"verb": verb, "rung": entries[0].name if verb == "tune" else None},
-            )
-            # Last: a folder counts as a run once its task is there.
-            write_json(run.folder / "task.json", task.model_dump(mode="json"))
-        elif run.has("data.json") and run.read("data.json")["hash"] != record["hash"]:
-            raise RunError(
-                f"the rows changed since run '{run.folder}' was started, so its rungs could not "
-                "be compared",
-                fix="restore the data files, or start a new run",
-            )
         try:
+            if new:
+                _record(run, task, verb, entries, _data_record(splits, labels))
+            else:
+                _refuse_other_rows(run, splits)
             result = climb(
                 entries,
                 splits,
@@ -351,18 +359,51 @@ def _climb(
                 on=on,
             )
         except (Interrupted, KeyboardInterrupt) as error:
-            raise Interrupted(f"fitune {verb} --resume {run.folder}") from error
+            _report_unfinished(run)
+            raise Interrupted(f"fitune {verb} --resume {shlex.quote(str(run.folder))}") from error
+        except FituneError:
+            if new and not any(path.is_file() for path in run.folder.glob("rungs/**/*")):
+                shutil.rmtree(run.folder, ignore_errors=True)  # nothing was learned yet
+            else:
+                _report_unfinished(run)
+            raise
         write_report(run.folder)
     return run, result, splits.notes
 
 
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for the run folder."""
-    import torch
+def _record(run: Run, task: Task, verb: str, entries: list[Entry], data: dict[str, Any]) -> None:
+    write_json(run.folder / "data.json", data)
+    write_json(run.folder / "environment.json", environment())
+    rung = entries[0].name if verb == "tune" else None
+    write_json(run.folder / "verb.json", {"verb": verb, "rung": rung})
+    # Last: a folder counts as a run once its task is there.
+    write_json(run.folder / "task.json", task.model_dump(mode="json"))
 
-    return {
-        "python": sys.version.split()[0],
-        "versions": versions(),
-        "threads": torch.get_num_threads(),
-        "machine": this_machine(load_torch=True).to_json(),
-    }
+
+def _refuse_other_rows(run: Run, splits: Splits) -> None:
+    with explain_damage(run.folder / "data.json"):
+        known = run.read("data.json")["hash"]
+    if known != splits.content_hash:
+        raise RunError(
+            f"the rows changed since run '{run.folder}' was started, so its rungs could not be "
+            "compared",
+            fix="restore the data files, or start a new run",
+        )
+
+
+def _report_unfinished(run: Run) -> None:
+    """A report of what there is; what stopped the run matters more than why there is none."""
+    with contextlib.suppress(FituneError):
+        write_report(run.folder)
+
+
+def _refuse_strange_labels(rows: Rows, saved: SavedModel) -> None:
+    """No prediction can be right on a label that the run never saw."""
+    strange = [row for row in rows if saved.labels and row.answer not in saved.labels]
+    if strange:
+        first = strange[0]
+        raise DataError(
+            f"{len(strange):,} of {len(rows):,} rows have a label that run '{saved.run.folder}' "
+            f"does not know, such as '{first.answer}' ({first.source})",
+            fix="remove these rows, or run the ladder on data that has such labels",
+        )

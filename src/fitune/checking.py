@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fitune import config
-from fitune.config import Data, Task
+from fitune.config import Task
 from fitune.data.checks import CHECKS
 from fitune.data.load import load_rows, load_splits
-from fitune.data.rows import Splits
+from fitune.data.rows import Rows, Splits
 from fitune.data.template import ChatTemplate, TextTemplate
 from fitune.entries import STANDARD
+from fitune.errors import ConfigError, DataError
 from fitune.ladder.climb import Watching
 from fitune.models.architecture import describe
 from fitune.models.load import load_tokenizer
@@ -35,7 +36,7 @@ def check_data(
     on: Watching,
 ) -> CheckResult:
     """See `api.check`."""
-    task = _task(str(source), overrides, kind)
+    task, notes = _task(str(source), overrides, kind)
     splits = load_splits(task.data, task.kind, download=task.download)
     findings = []
     for number, (name, find) in enumerate(CHECKS.items()):
@@ -49,23 +50,41 @@ def check_data(
         validation=len(splits.validation),
         test=len(splits.test),
         labels=tuple(sorted(labels)),
-        notes=splits.notes,
+        notes=(*notes, *splits.notes),
         findings=tuple(sorted(findings, key=lambda found: _LEVELS.index(found.level))),
         shown=_show(task, splits, show, model) if show else (),
     )
 
 
-def _task(source: str, overrides: Sequence[str], kind: str | None) -> Task:
+def _task(source: str, overrides: Sequence[str], kind: str | None) -> tuple[Task, tuple[str, ...]]:
+    """The task, and what was guessed of it."""
     if source.endswith((".yaml", ".yml")):
-        return load_task(source, overrides)
+        if kind is not None:
+            raise ConfigError(
+                f"--kind {kind} is for data, and '{source}' is a task file with a kind of its own",
+                fix="use --set kind=" + kind,
+            )
+        return load_task(source, overrides), ()
     task = parse_task({"kind": kind or "generate", "data": {"train": source}}, overrides)
-    return task if kind else task.model_copy(update={"kind": _guess_kind(task.data)})
+    if kind is not None or any(override.startswith("kind=") for override in overrides):
+        return task, ()
+    rows = _rows(task)
+    answers = len(set(rows.answers))
+    # Labels repeat and free answers do not.
+    guessed = "classify" if answers <= max(2, len(rows) // 4) else "generate"
+    note = (
+        f"taken as kind {guessed}, for its {len(rows):,} rows have {answers:,} different answers "
+        "(--kind says otherwise)"
+    )
+    return task.model_copy(update={"kind": guessed}), (note,)
 
 
-def _guess_kind(data: Data) -> str:
-    """Labels repeat and free answers do not."""
-    rows = load_rows(data.train, data, "generate", download=False)
-    return "classify" if len(set(rows.answers)) <= max(2, len(rows) // 4) else "generate"
+def _rows(task: Task) -> Rows:
+    """All rows, their answers in a column that is usual for labels, else for free answers."""
+    try:
+        return load_rows(task.data.train, task.data, "classify", download=task.download)
+    except DataError:
+        return load_rows(task.data.train, task.data, "generate", download=task.download)
 
 
 def _show(task: Task, splits: Splits, count: int, model: str | None) -> tuple[ShownRow, ...]:
@@ -97,7 +116,9 @@ def _model(task: Task, model: str | None) -> tuple[str, bool]:
         a for a in approaches if isinstance(a, config.Finetuned | config.Prompt | config.FewShot)
     ]
     for approach in named:
-        source = resolve_source(approach.model, download=task.download)
+        source = resolve_source(
+            approach.model, download=task.download, trust_remote_code=task.trust_remote_code
+        )
         if describe(source).kind == "decoder":
             return approach.model, True
     return (named[0].model if named else "smollm2-135m"), False

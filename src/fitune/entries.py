@@ -5,7 +5,8 @@ Knows the tables of names and the approaches' constructors; knows nothing of row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from fitune.approaches import APPROACHES
 from fitune.approaches.base import Approach, Prediction, Progress, Score, Work
 from fitune.config import ApproachConfig, Task
 from fitune.data.rows import Rows
-from fitune.errors import ConfigError, ModelError
+from fitune.errors import ConfigError, FituneError, ModelError
 from fitune.evaluation.metrics import DEFAULT_METRIC, METRICS, Metric, custom_metric, find_metric
 from fitune.hardware import this_machine
 from fitune.ladder.climb import Entry
 from fitune.models.architecture import describe
 from fitune.models.source import resolve_source
 from fitune.names import import_object, lookup
-from fitune.runs import Run
+from fitune.runs import Run, explain_damage
 from fitune.training.methods import METHODS
 from fitune.training.optim import OPTIMIZERS
+
+_PARTS_OF_APPROACH = ("fit", "predict", "cost", "options", "save", "load")
 
 STANDARD: dict[str, tuple[ApproachConfig, ...]] = {
     "classify": (
@@ -71,9 +74,9 @@ def ladder_entries(task: Task) -> list[Entry]:
         ModelError: a model is not there.
     """
     ranked: list[tuple[tuple[int, int], Entry]] = []
-    taken: dict[str, int] = {}
-    for options in task.approaches or STANDARD[task.kind]:
-        use: str = options.use  # type: ignore[attr-defined]  # every member of the union has it
+    approaches = task.approaches or STANDARD[task.kind]
+    for options, name in zip(approaches, _names(approaches), strict=True):
+        use = _use(options)
         approach = lookup(use, APPROACHES, "approach")
         model = getattr(options, "model", None)
         size = 0
@@ -82,14 +85,6 @@ def ladder_entries(task: Task) -> list[Entry]:
             lookup(options.optimizer, OPTIMIZERS, "optimizer")
         if model is not None:
             size = _size(model, task)
-        name = options.name or _default_name(use, model)
-        taken[name] = taken.get(name, 0) + 1
-        if options.name and taken[name] > 1:
-            raise ConfigError(
-                f"two approaches are called '{name}'", fix="give each a name of its own"
-            )
-        if taken[name] > 1:
-            name = f"{name}-{taken[name]}"
         rank = list(APPROACHES).index(use) if use in APPROACHES else len(APPROACHES)
         entry = Entry(
             name=name,
@@ -97,21 +92,63 @@ def ladder_entries(task: Task) -> list[Entry]:
             model=model,
             method=getattr(options, "method", None),
             max_train_rows=options.max_train_rows,
-            make=_maker(approach, options),
+            make=_maker(use, approach, options),
         )
         ranked.append(((rank, size), entry))
     return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _maker(approach: Any, options: ApproachConfig) -> Callable[[Work], Approach]:
-    return lambda work: approach(options, work)
+def _use(options: ApproachConfig) -> str:
+    use: str = options.use  # type: ignore[attr-defined]  # every member of the union has it
+    return use
 
 
-def _default_name(use: str, model: str | None) -> str:
-    base = use.rpartition(":")[2]
-    if use != "finetuned" or model is None:
+def _names(approaches: Sequence[ApproachConfig]) -> list[str]:
+    """The given names, and for the others the approach's with the model's, numbered from 2 where
+    taken."""
+    given = [options.name for options in approaches if options.name]
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        raise ConfigError(f"two approaches are called '{twice}'", fix="give each its own name")
+    names: list[str] = []
+    for options in approaches:
+        base = options.name or _default_name(options)
+        candidates = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
+        free = (name for name in candidates if name not in {*given, *names})
+        names.append(options.name or next(free))
+    return names
+
+
+def _default_name(options: ApproachConfig) -> str:
+    base = _use(options).rpartition(":")[2]
+    if not isinstance(options, config.Finetuned):
         return base
-    return f"{base}-{Path(model).stem if model.endswith('.gguf') else Path(model).name}"
+    model = Path(options.model)
+    return f"{base}-{model.stem if model.suffix == '.gguf' else model.name}"
+
+
+def _maker(use: str, approach: Any, options: ApproachConfig) -> Callable[[Work], Approach]:
+    def make(work: Work) -> Approach:
+        if use in APPROACHES:
+            made: Approach = approach(options, work)
+            return made
+        try:
+            made = approach(options, work)
+            missing = sorted({*_PARTS_OF_APPROACH} - {*dir(made)})
+        except FituneError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"approach '{use}' cannot be made ({type(error).__name__}: {error})",
+                fix="mend its constructor, which is given its options and the work",
+            ) from error
+        if missing:
+            raise ConfigError(
+                f"approach '{use}' lacks {', '.join(missing)}",
+                fix="write it as fitune.approaches.base.Approach says",
+            )
+        return made
+
+    return make
 
 
 def _size(model: str, task: Task) -> int:
@@ -171,5 +208,10 @@ def load_approach(run: Run, name: str, work: Work) -> Approach:
     Raises:
         RunError: its files are missing or damaged.
     """
-    use = run.read(f"rungs/{name}/rung.json")["use"]
-    return lookup(use, APPROACHES, "approach").load(run.rung(name) / "model", work)
+    folder = run.rung(name)
+    with explain_damage(folder / "rung.json"):
+        use = run.read(f"rungs/{name}/rung.json")["use"]
+    approach = lookup(use, APPROACHES, "approach")
+    with explain_damage(folder / "model"):
+        loaded: Approach = approach.load(folder / "model", work)
+    return loaded

@@ -6,7 +6,8 @@
       verb.json           `ladder` or `tune`, and which rung `tune` trains
       data.json           counts, labels, notes and hash of the splits
       rows.test.jsonl     the rows every approach answered
-      rungs/<name>/       options.json · metrics.jsonl · predictions.jsonl · rung.json · model/ ·
+      rungs/<name>/       options.json · metrics.jsonl · predictions.jsonl · rung.json · model/;
+                          checkpoints/ until the rung is finished ·
                           checkpoints/
       ladder.json         status, the rungs' order, the recommendation
       report.html
@@ -62,7 +63,7 @@ def create_run(output: Path, name: str) -> Run:
     """
     with explain_os_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        taken = [p.name.rpartition("-")[2] for p in output.glob(f"{name}-*")]
+        taken = [p.name.removeprefix(f"{name}-") for p in output.glob(f"{name}-*")]
         n = max((int(t) for t in taken if t.isdecimal()), default=0) + 1
         while True:
             folder = output / f"{name}-{n}"

@@ -5,6 +5,7 @@ Knows run folders and approaches; knows nothing of training.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,21 @@ from fitune.data.rows import Row, Rows
 from fitune.entries import load_approach, make_work, resolve_metric
 from fitune.errors import RunError
 from fitune.evaluation.metrics import Metric
-from fitune.runs import Run, open_run
+from fitune.runs import Run, explain_damage, open_run
+
+
+def read_task(run: Run) -> Task:
+    """The task that a run was started with.
+
+    Raises:
+        RunError: damaged, or written by another version of fitune.
+    """
+    with explain_damage(run.folder / "task.json"):
+        return Task.model_validate(run.read("task.json"))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 class SavedModel:
@@ -23,6 +38,8 @@ class SavedModel:
     Args:
         folder: a run folder.
         rung: which rung; None for the recommended one.
+        notice: told what the user should know of the answers, e.g. how many texts were cut;
+            default: a Python warning.
 
     Raises:
         RunError: no such run or rung, or the run is not finished and no rung is named.
@@ -32,10 +49,11 @@ class SavedModel:
         self,
         folder: str | Path,
         rung: str | None = None,
-        notice: Callable[[str], None] = lambda text: None,
+        notice: Callable[[str], None] = _warn,
     ) -> None:
         self.run = open_run(Path(folder))
-        self.task = Task.model_validate(self.run.read("task.json"))
+        # Where the run was trained says nothing of the machine that it answers on.
+        self.task = read_task(self.run).model_copy(update={"device": "auto"})
         self.metric: Metric = resolve_metric(self.task)
         self.rung = rung or _recommended(self.run)
         known = sorted(p.parent.name for p in self.run.folder.glob("rungs/*/rung.json"))
@@ -44,7 +62,8 @@ class SavedModel:
                 f"the run '{folder}' has no finished rung '{self.rung}'",
                 fix=f"use one of {', '.join(known)}" if known else "finish the run first",
             )
-        self.labels: tuple[str, ...] = tuple(self.run.read("data.json")["labels"])
+        with explain_damage(self.run.folder / "data.json"):
+            self.labels: tuple[str, ...] = tuple(self.run.read("data.json")["labels"])
         work = make_work(
             self.task,
             self.labels,
@@ -73,11 +92,11 @@ class SavedModel:
 
 
 def _recommended(run: Run) -> str:
-    state = run.read("ladder.json") if run.has("ladder.json") else {}
-    recommendation = state.get("recommendation")
-    if not recommendation:
-        raise RunError(
-            f"the run '{run.folder}' is not finished, so none of its rungs is recommended",
-            fix=f"go on with `fitune ladder --resume {run.folder}`, or name a rung",
-        )
-    return str(recommendation["choice"])
+    with explain_damage(run.folder / "ladder.json"):
+        state = run.read("ladder.json") if run.has("ladder.json") else {}
+        if recommendation := state.get("recommendation"):
+            return str(recommendation["choice"])
+    raise RunError(
+        f"the run '{run.folder}' is not finished, so none of its rungs is recommended",
+        fix=f"go on with `fitune ladder --resume {run.folder}`, or name a rung",
+    )

@@ -106,8 +106,8 @@ def test_banking77():
     assert rows.answers == [row["category"] for row in truth]
 
     splits = load_splits(Data(train=str(train), test=str(test)), "classify")
-    assert len(splits.test) == 3_080 and len(splits.validation) == 1_000
-    assert len(splits.train) == 9_003 and len(splits.train.labels) == 77
+    assert len(splits.test) == 3_080 and len(splits.validation) == 500
+    assert len(splits.train) == 9_503 and len(splits.train.labels) == 77
     size, held = Counter(rows.answers), Counter(splits.validation.answers)
-    assert all(abs(held[label] - 1_000 / 10_003 * count) < 1 for label, count in size.items())
+    assert all(abs(held[label] - 500 / 10_003 * count) < 1 for label, count in size.items())
     assert not {row.key for row in splits.train} & {row.key for row in splits.validation}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fitune.data.readers import Record, Table
 from fitune.data.rows import Row, Turn
 from fitune.data.shapes import SHAPES, to_rows
+from fitune.data.table import Record, Table
 from fitune.errors import ConfigError, DataError
 
 

@@ -156,10 +156,11 @@ def test_labels_found_in_conflicts_only_never_miss_from_training(seed):
 
 
 def test_carved_validation_has_a_limit(monkeypatch):
-    assert module.MAX_CARVED_VALIDATION == 1000
+    assert module.MAX_CARVED_VALIDATION == 500
     monkeypatch.setattr(module, "MAX_CARVED_VALIDATION", 7)
     made = split_rows(rows({"a": 100, "b": 100}), kind="classify")
     assert len(made.validation) == 7 and len(made.train) == 153
+    assert any("7 rows are kept for validation, not 10%" in note for note in made.notes)
 
 
 def test_caps_are_stratified_nested_counted_and_free_of_order():

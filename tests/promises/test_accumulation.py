@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from training_kit import Kit
 
 from fitune.data.batches import micro_batches
 from fitune.training.methods import trainable_parameters
 from fitune.training.step import step
+from training_kit import Kit
 
 
 def update(kit: Callable[..., Kit], cut: list[list[int]], *, naive: bool = False) -> torch.Tensor:

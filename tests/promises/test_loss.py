@@ -1,4 +1,4 @@
-"""Promise: the loss is the one that plain transformers and PEFT compute, and so are the gradients."""
+"""Promise: loss and gradients are those that plain transformers and PEFT compute."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from training_kit import Kit
 
 from fitune.data.batches import Order, micro_batches
 from fitune.training.methods import trainable_parameters
 from fitune.training.step import step
+from training_kit import Kit
 
 
 def reference_batch(kit: Kit, rows: list[int]) -> dict[str, torch.Tensor]:

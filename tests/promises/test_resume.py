@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_kit import Kit
 
 from fitune.errors import Interrupted, RunError
 from fitune.training import checkpoint as checkpoints
 from fitune.training.methods import trainable_parameters
+from training_kit import Kit
 
 TASK: dict[str, Any] = {
     "kind": "classify",
@@ -125,15 +125,10 @@ def test_stopping_at_any_step_changes_nothing(
     whole.train(tmp_path / "whole")
     stops = 0
     while True:
-        count = [0]
-
-        def stop() -> bool:
-            count[0] += 1
-            return count[0] >= 2
-
+        asked = iter([False, *[True] * 99])
         made = kit(**options)
         try:
-            trained = made.train(tmp_path / "parts", stop_requested=stop)
+            trained = made.train(tmp_path / "parts", stop_requested=asked.__next__)
             break
         except Interrupted:
             stops += 1

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.special import softmax
 
 from fitune.approaches.base import Prediction, Progress, Work
+from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
-from fitune.data.template import ChatTemplate, encode_rows
+from fitune.data.template import ChatTemplate
 from fitune.errors import ConfigError, ModelError
 from fitune.inference.generate import generate
 from fitune.inference.score import score_answers
@@ -51,9 +52,16 @@ class Answerer:
 
         Raises:
             DataError: a row is too long and the task refuses such rows.
+            ConfigError: answers take all of `max_length`.
         """
         answers = [self.template.answer(label) for label in self.labels]
         room = max(map(len, answers)) if answers else self.max_new_tokens
+        if room >= self.max_length:
+            raise ConfigError(
+                f"an answer may have {room:,} tokens, which leaves none of max_length "
+                f"{self.max_length:,} for the question",
+                fix="raise max_length, or set max_answer_tokens to less",
+            )
         tokenizer = self.template.tokenizer
         encoded, _, notes = encode_rows(
             lambda row: self.template.prompt(row, self.examples),
@@ -68,6 +76,8 @@ class Answerer:
             self.work.notice(note)
         prompts = [item.tokens for item in encoded]
         self.model.eval()
+        if not prompts:
+            return []
         if answers:
             scores = score_answers(
                 self.model,

@@ -18,7 +18,7 @@ from fitune.data.batches import micro_batches
 from fitune.data.rows import Row, Rows
 from fitune.data.template import ChatTemplate, Encoded
 from fitune.models.architecture import Architecture
-from fitune.models.load import load_decoder, set_dropout
+from fitune.models.load import load_decoder, training_config
 from fitune.models.save import load_saved_decoder, save_decoder
 from fitune.models.source import ModelSource
 from fitune.runs import read_json, write_json
@@ -60,9 +60,8 @@ class DecoderTuner:
             self.source,
             dtype=torch.bfloat16 if bf16 else torch.float32,
             device=self.work.device,
+            config=training_config(self.source, options.dropout),
         )
-        if options.dropout is not None:
-            set_dropout(self.model, options.dropout)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed or 0)
             self.model = method(self.model, options)
@@ -116,6 +115,7 @@ class DecoderTuner:
             self.tokenizer,
             chat_template=self.template.jinja,
             instruction=self.template.instruction,
+            stop_tokens=self.template.stop_tokens,
         )
         write_json(folder / "answering.json", {"max_new_tokens": self.max_new_tokens})
 

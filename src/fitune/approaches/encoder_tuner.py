@@ -15,12 +15,12 @@ from torch import nn
 
 from fitune import config
 from fitune.approaches.base import Prediction, Progress, Work
+from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
-from fitune.data.template import Encoded, TextTemplate, encode_rows
+from fitune.data.template import Encoded, TextTemplate
 from fitune.inference.classify import classify
 from fitune.models.architecture import Architecture
 from fitune.models.classifier import NativeClassifier, load_classifier
-from fitune.models.load import set_dropout
 from fitune.models.save import load_saved_classifier, save_classifier
 from fitune.models.source import ModelSource
 from fitune.training.loop import Validation
@@ -58,9 +58,8 @@ class EncoderTuner:
             dtype=torch.float32,
             device=self.work.device,
             seed=options.seed or 0,
+            dropout=options.dropout,
         )
-        if options.dropout is not None:
-            set_dropout(self.model, options.dropout)
         if isinstance(self.model, NativeClassifier):
             self.model.model = method(self.model.model, options)
         else:
@@ -103,6 +102,8 @@ class EncoderTuner:
         )
         for note in notes:
             self.work.notice(note)
+        if not items:
+            return []
         return self._predictions(self._logits(items, progress))
 
     def _logits(self, items: list[Encoded], progress: Progress | None) -> np.ndarray:

@@ -16,22 +16,28 @@ import torch
 
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
-from fitune.data.template import Encoded, encode_rows
+from fitune.data.template import Encoded
 from fitune.errors import ConfigError, ModelError, TrainingError
 from fitune.memory.plan import micro_batch_tokens
 from fitune.models.architecture import describe
 from fitune.models.load import load_tokenizer
 from fitune.models.pooling import read_pooling
-from fitune.models.source import resolve_source
+from fitune.models.save import saved_tokenizer_folder
+from fitune.models.source import ModelSource, resolve_source
 from fitune.names import lookup
 from fitune.runs import read_json, write_json
+from fitune.training.attention import training_attention
 from fitune.training.defaults import resolve
 from fitune.training.loop import Settings, Trained, Validation, train
 from fitune.training.methods import METHODS, Method, trainable_parameters
 from fitune.training.objectives import Objective
 from fitune.training.optim import OPTIMIZERS, parameter_groups
 from fitune.training.track import MetricsFile
+
+OPTIONS = "options.json"
+"""Where a rung keeps every option with its resolved default, from before its first step."""
 
 
 class Tuner(Protocol):
@@ -65,16 +71,23 @@ class Tuner(Protocol):
 class Finetuned:
     """Trains on `fit`, keeps the best weights by validation, and answers with them."""
 
-    def __init__(self, options: config.Finetuned, work: Work) -> None:
+    def __init__(
+        self, options: config.Finetuned, work: Work, *, saved: ModelSource | None = None
+    ) -> None:
+        """`saved` is where `load` finds the tokenizer, and the weights unless an adapter."""
         self._options = options
         self.work = work
-        self.source = resolve_source(
-            options.model,
-            download=work.task.download,
-            trust_remote_code=work.task.trust_remote_code,
+        self.source = (
+            saved
+            if saved is not None and Path(saved.location).name != "adapter"
+            else resolve_source(
+                options.model,
+                download=work.task.download,
+                trust_remote_code=work.task.trust_remote_code,
+            )
         )
         self.architecture = describe(self.source)
-        self.tokenizer = load_tokenizer(self.source)
+        self.tokenizer = load_tokenizer(saved or self.source)
         self.tuner = self._make_tuner(options)
         self._check()
         self._cost = Cost(self.architecture.parameters, 0, 0)
@@ -141,11 +154,10 @@ class Finetuned:
         valid_items, _ = self._encode(validation, "validation", options.max_length, drop=False)
         lengths = tuple(len(item) for item in items)
         if options.micro_batch_tokens is None:
-            tokens = micro_batch_tokens(
-                self.architecture, longest=max(lengths), memory_bytes=work.memory_bytes
-            )
+            tokens = self._micro_batch_tokens(max(lengths))
             options = options.model_copy(update={"micro_batch_tokens": tokens})
         self._options = options
+        write_json(work.folder / OPTIONS, options.model_dump())
         work.progress("loading", 0, 1)
         self.tuner.build(lookup(options.method or "", METHODS, "method"), options)
         work.progress("loading", 1, 1)
@@ -172,24 +184,42 @@ class Finetuned:
             trainable_parameters=sum(p.numel() for p in parameters.values()),
             rows=len(items),
         )
-        self.trained = train(
-            self.tuner.model,
-            objective,
-            optimizer,
-            Settings(
-                options=options,
-                lengths=lengths,
-                autocast=torch.bfloat16 if options.dtype == "bf16" else None,
-                device=work.device,
-                seed=options.seed or 0,
-                fingerprint=self._fingerprint(train_rows, validation),
-            ),
-            folder=work.folder / "checkpoints",
-            metrics=MetricsFile(work.folder / "metrics.jsonl"),
-            validate=lambda: self.tuner.validate(valid_items, validation),
-            progress=work.progress,
-            notice=work.notice,
-            stop_requested=work.stop_requested,
+        with training_attention(self.tuner.model, longest=max(lengths), device=work.device):
+            self.trained = train(
+                self.tuner.model,
+                objective,
+                optimizer,
+                Settings(
+                    options=options,
+                    lengths=lengths,
+                    autocast=torch.bfloat16 if options.dtype == "bf16" else None,
+                    device=work.device,
+                    seed=options.seed or 0,
+                    fingerprint=self._fingerprint(train_rows, validation),
+                    validate_before=self.architecture.kind == "decoder",
+                ),
+                folder=work.folder / "checkpoints",
+                metrics=MetricsFile(work.folder / "metrics.jsonl"),
+                validate=lambda: self.tuner.validate(valid_items, validation),
+                progress=work.progress,
+                notice=work.notice,
+                stop_requested=work.stop_requested,
+            )
+        before, after = self.trained.before, self.trained.best.loss
+        if before is not None and after is not None:
+            work.notice(
+                f"the loss per token of held-out validation answers went from {before:.3f} "
+                f"(untuned) to {after:.3f}."
+            )
+
+    def _micro_batch_tokens(self, longest: int) -> int:
+        """As this training began, if it did: free memory changes, and with another cut of its
+        batches a resumed training would differ by rounding."""
+        begun = self.work.folder / OPTIONS
+        if begun.is_file() and (tokens := read_json(begun).get("micro_batch_tokens")):
+            return int(tokens)
+        return micro_batch_tokens(
+            self.architecture, longest=longest, memory_bytes=self.work.memory_bytes
         )
 
     def _encode(
@@ -247,7 +277,18 @@ class Finetuned:
     @classmethod
     def load(cls, folder: Path, work: Work) -> Finetuned:
         saved = read_json(folder / "finetuned.json")
-        made = cls(config.Finetuned.model_validate(saved["options"]), work)
+        options = config.Finetuned.model_validate(saved["options"])
+        place = str(saved_tokenizer_folder(folder).absolute())
+        trusted = options.model in work.task.trust_remote_code
+        # The saved tokenizer carries the chat template: the task's Jinja file is not read again.
+        work = dataclasses.replace(
+            work, task=work.task.model_copy(update={"chat_template": "auto"})
+        )
+        made = cls(
+            options,
+            work,
+            saved=ModelSource(options.model, place, trust_remote_code=trusted),
+        )
         made._cost = Cost(**saved["cost"])
         made.tuner.load(folder)
         return made

@@ -14,7 +14,7 @@ import numpy as np
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work
 from fitune.data.rows import Rows
-from fitune.errors import ConfigError
+from fitune.errors import ConfigError, DataError
 from fitune.runs import read_json, write_json
 
 _VIEWS: tuple[dict[str, Any], ...] = (
@@ -56,26 +56,33 @@ class Linear:
             vectorizer = TfidfVectorizer(**view)
             try:
                 vectorizer.fit(texts)
-            except ValueError:  # too few rows for min_df, or nothing but stop characters
-                vectorizer = TfidfVectorizer(**{**view, "min_df": 1, "analyzer": "char"})
-                vectorizer.fit(texts)
+            except ValueError:  # too few rows for min_df, or no word of two letters
+                # Padded by spaces, a text of one letter still has an n-gram.
+                vectorizer = TfidfVectorizer(**{**view, "min_df": 1, "analyzer": "char_wb"})
+                try:
+                    vectorizer.fit(texts)
+                except ValueError as error:
+                    raise DataError(
+                        f"there is no text in any of the {len(texts):,} training rows",
+                        fix="set data.input to the column with the text",
+                    ) from error
             views.append(vectorizer)
         self.views = views
         features = self._features(texts)
         model = LogisticRegression(C=self._options.regularization, max_iter=300, tol=1e-3)
-        with warnings.catch_warnings():
-            # 300 steps are plenty for ranking labels; the last digits of convergence are not used.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(features, train.answers)
-        weights, bias = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # scikit-learn keeps one row for two labels: the second's
-            weights = np.concatenate([np.zeros_like(weights), weights])
-            bias = np.concatenate([np.zeros_like(bias), bias])
         # A label that no training row has keeps a bias that never wins.
         self.weights = np.zeros((len(self.labels), features.shape[1]), dtype=np.float32)
         self.bias = np.full(len(self.labels), -1e9, dtype=np.float32)
-        at = [self.labels.index(label) for label in model.classes_]
-        self.weights[at], self.bias[at] = weights, bias
+        at = [self.labels.index(label) for label in train.labels]
+        self.bias[at] = 0
+        if len(at) > 1:
+            with warnings.catch_warnings():
+                # 300 steps are plenty for ranking labels; the last digits are not used.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(features, train.answers)  # its classes are sorted, as `labels` are
+            # For two labels scikit-learn keeps one row: the second's.
+            fitted = at if len(at) > 2 else at[1:]
+            self.weights[fitted], self.bias[fitted] = model.coef_, model.intercept_
         self.work.progress("logistic regression", 1, 1)
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:

@@ -5,16 +5,13 @@ Parses, calls `api.evaluate`, prints, and writes the answers where asked.
 
 from __future__ import annotations
 
-import json
-import os
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from fitune.cli.parser import Parser
 from fitune.cli.screen import Screen
 from fitune.ladder.figures import score
+from fitune.runs import write_jsonl
 
 
 def add_arguments(parser: Parser) -> None:
@@ -36,7 +33,7 @@ def run(args: Namespace) -> int:
     with screen.watcher() as on:
         result = api.evaluate(args.run, args.rows, rung=args.rung, on=on)
     if args.output is not None:
-        write_lines(args.output, result.predictions)
+        write_jsonl(args.output, result.predictions)
     if screen.json:
         screen.result(result.to_json())
         return 0
@@ -52,16 +49,3 @@ def run(args: Namespace) -> int:
     if args.output is not None:
         screen.say(f"answers: {args.output}")
     return 0
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

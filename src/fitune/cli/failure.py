@@ -72,7 +72,9 @@ def _as_resource_error(error: BaseException) -> ResourceError | None:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    """Print on one line, whatever control characters a quoted value holds."""
+    shown = (c if c.isprintable() else " " if c.isspace() else "�" for c in sentence)
+    print("".join(shown), file=sys.stderr)
     return code
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fitune.data.readers import Record, Table
 from fitune.data.rows import Role, Row, Rows, Turn
+from fitune.data.table import Record, Table
 from fitune.errors import ConfigError, DataError
 
 # Columns are recognised by these names, the likeliest first.

@@ -8,13 +8,14 @@ batches, models or losses.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from fitune.data.rows import Row, Rows, Turn
+from fitune.data.rows import Row, Turn
 from fitune.errors import ConfigError, DataError
 
 DEFAULT_CHAT_TEMPLATE = (
@@ -26,6 +27,13 @@ DEFAULT_CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
 """For tokenizers without a chat template: plain words, since such models know no role tokens."""
+
+
+_MARK = "\ufdd0"
+"""Splits the letters of what only spells a special token; a noncharacter, which no text holds."""
+
+_PROBE = "answer-of-fitune"
+"""Stands for an answer where the template's own words around it are wanted."""
 
 
 class Reason(str, Enum):
@@ -66,8 +74,14 @@ class Encoded:
         return tuple(reason.learned for reason in self.reasons)
 
 
+_Pairs = list[tuple[int, Reason]]
+
+
 class ChatTemplate:
     """For decoders: a conversation, of which the assistant's turns are learned.
+
+    What a row says is tokenized as text even where it spells a special token, so only the template
+    opens and ends turns.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -91,7 +105,8 @@ class ChatTemplate:
                 fix="set eos_token in its tokenizer_config.json",
             )
         try:
-            head, _ = self._body([{"role": "user", "content": "a"}], "b")
+            head, body = self._body([{"role": "user", "content": "a"}], "b")
+            self._tokenize_body(head, body, "b")
         except DataError as error:
             raise ConfigError(
                 f"chat template '{chat_template}' does not write an assistant turn after a "
@@ -110,43 +125,29 @@ class ChatTemplate:
         """
         if not (row.answer or "").strip():
             raise DataError(
-                f"{_where(row)} has nothing to learn: it has no answer",
+                f"{where(row)} has nothing to learn: it has no answer",
                 fix="give it one or remove it",
             )
-        answer_of_row = row.answer or ""
-        messages = self._messages(row)
-        done, tokens, reasons = "", [], []  # type: str, list[int], list[Reason]
-        targets = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
-        for i in [*targets, len(messages)]:
-            answer = answer_of_row if i == len(messages) else messages[i]["content"]
-            head, body = self._body(messages[:i], answer)
-            if not head.startswith(done):
-                # The template rewrites earlier turns (drops their reasoning, say): what was
-                # learned there is not what is seen later, so only the last answer is learned.
-                done, tokens, reasons = "", [], []
-            prompt = self._tokenize_prompt(head[len(done) :], row, first=not done)
-            tokens += [token for token, _ in prompt]
-            reasons += [reason for _, reason in prompt]
-            written = self._tokenize_body(head[len(done) :], body, answer)
-            tokens += [token for token, _ in written]
-            reasons += [reason for _, reason in written]
-            done = head + body
-        while reasons and not reasons[-1].learned:  # nothing is learned from a turn's line break
-            tokens.pop()
-            reasons.pop()
-        return Encoded(tuple(tokens), tuple(reasons))
+        answer = {"role": "assistant", "content": self._literal(row.answer or "")}
+        _, pairs = self._walk([*self._messages(row), answer])
+        while pairs and not pairs[-1][1].learned:  # nothing is learned from a turn's line break
+            pairs.pop()
+        return _encoded(pairs)
 
     def prompt(self, row: Row, examples: Sequence[Row] = ()) -> Encoded:
-        """The tokens after which the model writes its answer; `examples` go before, as turns."""
+        """The tokens after which the model writes its answer; `examples` go before, as turns.
+
+        Without examples, exactly the tokens with which `encode` of the same row begins.
+        """
         messages = self._messages(row, examples)
+        done, pairs = self._walk(messages)
         head = self._render(messages, generation=True)
-        pairs = self._tokenize_prompt(head, row, first=True)
-        return Encoded(tuple(t for t, _ in pairs), tuple(r for _, r in pairs))
+        return _encoded(self._follow(done, pairs, head, messages))
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer right after a generation prompt, its end of turn included."""
-        head, body = self._body([{"role": "user", "content": "a"}], text)
-        pairs = self._tokenize_body(head, body, text)
+        head, body = self._body([{"role": "user", "content": "a"}], self._literal(text))
+        pairs = self._tokenize_body(head, body, self._literal(text))
         return tuple(token for token, reason in pairs if reason is not Reason.ROLE)
 
     @functools.cached_property
@@ -156,18 +157,61 @@ class ChatTemplate:
         return tuple(dict.fromkeys([end, self.tokenizer.eos_token_id]))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Generated tokens → the answer's text, without special tokens and outer white space."""
-        return self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        """Generated tokens → the answer's text, without special tokens and outer white space.
+
+        Words that the template itself puts before an answer (an empty thought, say) are learned
+        with it, since the model must write them, and taken off here.
+        """
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return text.removeprefix(self._lead).lstrip()
+
+    @functools.cached_property
+    def _lead(self) -> str:
+        lead, _ = self._frame
+        return self.tokenizer.decode(self._ids(lead), skip_special_tokens=True).strip()
+
+    @functools.cached_property
+    def _frame(self) -> tuple[str, str]:
+        """What the template writes before and after an answer, in an assistant's turn."""
+        _, body = self._body([{"role": "user", "content": "a"}], _PROBE)
+        lead, found, tail = body.partition(_PROBE)
+        if not found:
+            raise DataError(
+                "the model's chat template changes or leaves out the assistant's answer",
+                fix="set chat_template: default",
+            )
+        return lead, tail
+
+    @functools.cached_property
+    def _special(self) -> dict[int, str]:
+        """Id → text of special tokens; families such as Llama 3 name few of theirs by role."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        named = zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
+        return {i: str(token) for i, token in added if token.special} | dict(named)
+
+    @functools.cached_property
+    def _special_text(self) -> re.Pattern[str]:
+        longest_first = sorted(self._special.values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)))
+
+    def _literal(self, text: str) -> str:
+        """`text` with a mark inside whatever spells a special token.
+
+        A row that says ``</s>`` talks about the token and does not end its turn: with marks, its
+        letters are tokenized as letters, so no row can open a turn or end an answer.
+        """
+        text = text.replace(_MARK, "")
+        return self._special_text.sub(lambda m: m[0][0] + _MARK + m[0][1:], text)
 
     def _messages(self, row: Row, examples: Sequence[Row] = ()) -> list[dict[str, str]]:
         turns: list[Turn] = []
         for example in examples:
             turns += [*example.turns, Turn("assistant", example.answer or "")]
         turns += row.turns
-        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        messages = [{"role": turn.role, "content": self._literal(turn.text)} for turn in turns]
         if self.instruction:
             first = next(message for message in messages if message["role"] == "user")
-            first["content"] = f"{self.instruction}\n\n{first['content']}"
+            first["content"] = f"{self._literal(self.instruction)}\n\n{first['content']}"
         return messages
 
     def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
@@ -180,7 +224,7 @@ class ChatTemplate:
                 add_generation_prompt=generation,
                 chat_template=self.jinja,
             )
-        except TemplateError as error:
+        except (TemplateError, LookupError, TypeError, ValueError) as error:
             roles = " → ".join(message["role"] for message in messages)
             raise DataError(
                 f"the model's chat template refuses a conversation of {roles} ({error})",
@@ -199,47 +243,98 @@ class ChatTemplate:
             )
         return head, full[len(head) :]
 
+    def _walk(self, messages: list[dict[str, str]]) -> tuple[str, _Pairs]:
+        """Text and tokens of a conversation up to the end of its last assistant turn."""
+        done, pairs = "", []  # type: str, _Pairs
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant":
+                head, body = self._body(messages[:i], message["content"])
+                pairs = self._follow(done, pairs, head, messages[:i])
+                pairs += self._tokenize_body(head, body, message["content"])
+                done = head + body
+        return done, pairs
+
+    def _follow(
+        self, done: str, pairs: _Pairs, head: str, messages: list[dict[str, str]]
+    ) -> _Pairs:
+        """The tokens of `done` and those that lead from there to the end of `head`."""
+        if not head.startswith(done):
+            # The template rewrites earlier turns (drops their reasoning, say): what was learned
+            # there is not what is seen later, so only the last answer is learned.
+            done, pairs = "", []
+        return pairs + self._tokenize_prompt(head[len(done) :], messages, first=not done)
+
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        ids: list[int] = []
+        for piece in text.split(_MARK):
+            ids += self.tokenizer(piece, add_special_tokens=False).input_ids if piece else []
+        return ids
 
-    def _tokenize_prompt(self, text: str, row: Row, *, first: bool) -> list[tuple[int, Reason]]:
-        encoding = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast
-        )
-        ids = encoding.input_ids
-        reasons = [Reason.PROMPT] * len(ids)
-        if self.tokenizer.is_fast:
-            # Offsets tell the row's words from the template's; only the display depends on it.
-            spans = _spans(text, [turn.text for turn in row.turns] + [self.instruction or ""])
-            reasons = [
-                Reason.PROMPT if any(a < end and start < b for a, b in spans) else Reason.ROLE
-                for start, end in encoding.offset_mapping
-            ]
-        if first and ids and ids[0] == self.tokenizer.bos_token_id:
-            reasons[0] = Reason.BOS
-        return list(zip(ids, reasons, strict=True))
-
-    def _tokenize_body(self, head: str, body: str, answer: str) -> list[tuple[int, Reason]]:
-        """Tokens of an assistant turn, split from the prompt where generation would start."""
-        at = body.find(answer.strip())
-        if at < 0:
-            raise DataError(
-                f"the model's chat template changes the answer '{answer[:40]}' while writing it",
-                fix="set chat_template: default",
+    def _tokenize_prompt(self, text: str, messages: list[dict[str, str]], *, first: bool) -> _Pairs:
+        spans = self._spans(text, messages)
+        pairs: _Pairs = []
+        for at, piece in _pieces(text):
+            encoding = self.tokenizer(
+                piece, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast
             )
-        cut = at + len(answer.strip())
+            reasons = [Reason.PROMPT] * len(encoding.input_ids)
+            if self.tokenizer.is_fast:
+                # Offsets tell the rows' words from the template's; only the display needs it.
+                reasons = [
+                    Reason.PROMPT
+                    if any(a < at + end and at + start < b for a, b in spans)
+                    else Reason.ROLE
+                    for start, end in encoding.offset_mapping
+                ]
+            pairs += zip(encoding.input_ids, reasons, strict=True)
+        if first and pairs and pairs[0][0] == self.tokenizer.bos_token_id:
+            pairs[0] = (pairs[0][0], Reason.BOS)
+        return pairs
+
+    def _spans(self, text: str, messages: list[dict[str, str]]) -> list[tuple[int, int]]:
+        """Where in `text`, the end of a rendered conversation, its messages' words stand."""
+        text = self._special_text.sub(lambda m: "\0" * len(m[0]), text)
+        spans, end = [], len(text)
+        for message in reversed(messages):
+            words = message["content"].strip()
+            at = text.rfind(words, 0, end) if words else -1
+            if at >= 0:
+                spans.append((at, at + len(words)))
+                end = at
+        return spans
+
+    def _tokenize_body(self, head: str, body: str, answer: str) -> _Pairs:
+        """Tokens of an assistant turn, split from the prompt where generation would start."""
+        cut = self._end_of_answer(body, answer.strip())
         spoken, tail = body[:cut], body[cut:]
         tokens = self._continue(head, spoken)
         reasons = [Reason.ANSWER] * len(tokens)
         after = self._ids(tail)
-        special = set(self.tokenizer.all_special_ids)
-        stop = next((i for i, token in enumerate(after) if token in special), None)
+        stop = next((i for i, token in enumerate(after) if token in self._special), None)
         if stop is None:
             # The template has no end of turn: without one learned, generation never stops.
             after, stop = [self.tokenizer.eos_token_id, *after], 0
         tokens += after
         reasons += [Reason.END] * (stop + 1) + [Reason.ROLE] * (len(after) - stop - 1)
         return list(zip(tokens, reasons, strict=True))
+
+    def _end_of_answer(self, body: str, answer: str) -> int:
+        """Where in an assistant turn its answer ends.
+
+        Found from the template's own words around an answer: an answer such as ``a`` may also
+        stand inside them.
+        """
+        lead, tail = self._frame
+        end = len(body) - len(tail) if body.endswith(tail) else len(body)
+        if body.startswith(lead) and body[len(lead) : end].strip() == answer:
+            return len(lead) + len(body[len(lead) : end].rstrip())
+        at = body.rfind(answer, 0, end)
+        if at < 0:
+            raise DataError(
+                f"the model's chat template changes the answer '{answer[:40]}' while writing it",
+                fix="set chat_template: default",
+            )
+        return at + len(answer)
 
     def _continue(self, head: str, text: str) -> list[int]:
         """Tokens of `text` as they follow `head`.
@@ -256,102 +351,23 @@ class ChatTemplate:
 
 
 class TextTemplate:
-    """For encoders: the text between the tokenizer's own special tokens; nothing is written."""
+    """For encoders: the text between the tokenizer's own special tokens; nothing is written.
+
+    Text that spells a special token is tokenized as text.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
     def encode(self, row: Row) -> Encoded:
         """Turns of a conversation are joined by line breaks; the answer is not part of it."""
-        ids = self.tokenizer("\n".join(turn.text for turn in row.turns)).input_ids
-        special = set(self.tokenizer.all_special_ids)
-        reasons = tuple(Reason.ROLE if token in special else Reason.TEXT for token in ids)
-        return Encoded(tuple(ids), reasons)
-
-
-def encode_rows(
-    encode: Callable[[Row], Encoded],
-    rows: Rows,
-    *,
-    tokenizer: Any,
-    max_length: int,
-    too_long: str,
-    what: str,
-    drop_allowed: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[Encoded], list[int], list[str]]:
-    """Encode rows under a token limit; nothing is cut or left out without being counted.
-
-    Args:
-        encode: e.g. ``template.encode``.
-        max_length: tokens per row.
-        too_long: `refuse`, `truncate` (the end of the row's last text is cut) or `drop`.
-        what: the rows' name for messages, e.g. ``"training"``.
-        drop_allowed: False for rows that must all be answered; `drop` then cuts as `truncate` does.
-
-    Returns:
-        the encoded rows, the indices of the rows they come from, and notes with counts.
-
-    Raises:
-        DataError: a row is too long and `too_long` is `refuse`, or a row's template alone fills
-            the limit, or every row would be dropped.
-    """
-    encoded: list[Encoded] = []
-    kept: list[int] = []
-    over: list[tuple[int, int]] = []
-    for index, row in enumerate(rows):
-        if progress and index % 200 == 0:
-            progress(f"tokens of {what} rows", index, len(rows))
-        item = encode(row)
-        if len(item) > max_length:
-            over.append((index, len(item)))
-            if too_long == "refuse":
-                continue
-            if too_long == "drop" and drop_allowed:
-                continue
-            item = _cut_to_fit(encode, row, item, tokenizer, max_length)
-        encoded.append(item)
-        kept.append(index)
-    if progress:
-        progress(f"tokens of {what} rows", len(rows), len(rows))
-    if not over:
-        return encoded, kept, []
-    longest = max(over, key=lambda pair: pair[1])
-    facts = (
-        f"{len(over):,} of {len(rows):,} {what} rows are longer than {max_length:,} tokens "
-        f"(the longest, {_where(rows[longest[0]])}, has {longest[1]:,})"
-    )
-    if too_long == "refuse":
-        raise DataError(
-            facts,
-            fix="set data.too_long to truncate or drop, or raise max_length where the model can",
+        encoding = self.tokenizer(
+            "\n".join(turn.text for turn in row.turns),
+            split_special_tokens=True,
+            return_special_tokens_mask=True,
         )
-    if not encoded:
-        raise DataError(f"{facts}, so none is left", fix="set data.too_long: truncate")
-    dropped = too_long == "drop" and drop_allowed
-    lost = sum(item.cut for item in encoded)
-    action = "they were left out" if dropped else f"{lost:,} tokens of their ends were cut"
-    return encoded, kept, [f"{facts}; {action} (data.too_long: {too_long})."]
-
-
-def _cut_to_fit(
-    encode: Callable[[Row], Encoded], row: Row, item: Encoded, tokenizer: Any, max_length: int
-) -> Encoded:
-    full = len(item)
-    ids = tokenizer(row.text, add_special_tokens=False).input_ids
-    keep = len(ids)
-    while len(item) > max_length:
-        # Cutting may merge tokens at the seam, so it is repeated until the row fits.
-        keep -= max(1, len(item) - max_length)
-        if keep < 0:
-            raise DataError(
-                f"{_where(row)} does not fit into {max_length:,} tokens even with its text left "
-                f"out: the rest alone has {len(item):,}",
-                fix="raise max_length, or shorten the instruction or the answers",
-            )
-        text = tokenizer.decode(ids[:keep], skip_special_tokens=False)
-        item = encode(replace(row, text=text))
-    return replace(item, cut=full - len(item))
+        reasons = (Reason.ROLE if added else Reason.TEXT for added in encoding.special_tokens_mask)
+        return Encoded(tuple(encoding.input_ids), tuple(reasons))
 
 
 def _choose_jinja(tokenizer: Any, chat_template: str) -> str:
@@ -378,14 +394,19 @@ def _adds_bos(tokenizer: Any) -> bool:
     return tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
 
 
-def _spans(text: str, parts: list[str]) -> list[tuple[int, int]]:
-    spans = []
-    for part in filter(None, (part.strip() for part in parts)):
-        at = text.rfind(part)
-        if at >= 0:
-            spans.append((at, at + len(part)))
-    return spans
+def _encoded(pairs: _Pairs) -> Encoded:
+    return Encoded(tuple(token for token, _ in pairs), tuple(reason for _, reason in pairs))
 
 
-def _where(row: Row) -> str:
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """What stands between marks, each with where it begins."""
+    at = 0
+    for piece in text.split(_MARK):
+        if piece:
+            yield at, piece
+        at += len(piece) + 1
+
+
+def where(row: Row) -> str:
+    """How messages call a row: by where it was read, else by its first words."""
     return row.source or f"the row '{row.text[:40]}'"

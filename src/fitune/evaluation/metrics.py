@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fitune.errors import ConfigError, DataError
+from fitune.errors import ConfigError, DataError, FituneError
 
 Texts = Sequence[str]
 Floats = npt.NDArray[np.float64]
@@ -93,7 +93,15 @@ def custom_metric(
 
     def checked(predictions: Texts, references: Texts) -> float:
         check_lengths(predictions, references)
-        value = function(predictions, references)
+        try:
+            value = function(predictions, references)
+        except FituneError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"the metric '{name}' failed ({type(error).__name__}: {error})",
+                fix="let it return a float for any (predictions, references)",
+            ) from error
         try:
             number = float(value)
         except (TypeError, ValueError):

@@ -5,13 +5,14 @@ Knows decoders and token ids; knows nothing of rows or templates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fitune.inference.score import token_groups
+from fitune.inference.score import token_groups, unwrap
 from fitune.models.quiet import quiet
 
 BATCH_TOKENS = 4096
@@ -69,7 +70,7 @@ def generate(
             for row, i in enumerate(group):  # on the left: the answer follows the last token
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
                 mask[row, width - len(prompts[i]) :] = 1
-            with quiet():
+            with quiet(), _plain(model):
                 output = model.generate(
                     input_ids=ids.to(model.device),
                     attention_mask=mask.to(model.device),
@@ -83,3 +84,21 @@ def generate(
             if progress:
                 progress(done, len(prompts))
     return [item for item in result if item is not None]
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """Inside the block, the model's own generation settings do not apply.
+
+    transformers fills in what a caller leaves open from them: a repetition penalty, say, with which
+    an answer is no longer the most likely tokens.
+    """
+    from transformers import GenerationConfig
+
+    inner = unwrap(model)
+    kept = inner.generation_config
+    inner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = kept

@@ -40,6 +40,8 @@ def score_answers(
     Returns:
         ``[prompts, answers]`` float64: sums of natural-log probabilities over an answer's tokens.
     """
+    if not prompts:
+        return np.empty((0, len(answers)))
     allowed = supports_tree(model) if tree is None else tree
     with torch.inference_mode():
         if allowed:
@@ -55,12 +57,13 @@ def supports_tree(model: Any) -> bool:
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    kinds |= set(getattr(config, "attention_layers", None) or []) - {"global"}  # GPT-Neo's words
     return (
-        "position_ids" in inspect.signature(_unwrap(model).forward).parameters
+        "position_ids" in inspect.signature(unwrap(model).forward).parameters
         and kinds == {"full_attention"}
         and not getattr(config, "sliding_window", None)
         and not getattr(config, "alibi", False)
-        and not getattr(_unwrap(model), "_is_stateful", False)
+        and not getattr(unwrap(model), "_is_stateful", False)
         and config._attn_implementation in ("sdpa", "eager")
     )
 
@@ -203,9 +206,9 @@ def _score_pairs(
         )
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         for row, k in enumerate(group):
-            answer = torch.tensor(answers[pairs[k][1]], device=device)
-            at = torch.arange(len(answer), device=device)
-            result[pairs[k]] = float(log_probs[row, at, answer].double().sum())
+            tokens_of_answer = torch.tensor(answers[pairs[k][1]], device=device)
+            at = torch.arange(len(tokens_of_answer), device=device)
+            result[pairs[k]] = float(log_probs[row, at, tokens_of_answer].double().sum())
         done += len(group)
         if progress:
             progress(done * len(prompts) // len(pairs), len(prompts))
@@ -232,12 +235,12 @@ def _logits_at(model: Any, positions: torch.Tensor, **inputs: Any) -> torch.Tens
 
 def _cache_name(model: Any) -> str:
     """transformers 5.24 renames the argument; the old name warns there, the new fails before."""
-    parameters = inspect.signature(_unwrap(model).forward).parameters
+    parameters = inspect.signature(unwrap(model).forward).parameters
     return "cache" if "cache" in parameters else "past_key_values"
 
 
 def _last_only(model: Any) -> dict[str, int]:
-    parameters = inspect.signature(_unwrap(model).forward).parameters
+    parameters = inspect.signature(unwrap(model).forward).parameters
     return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
 
@@ -272,6 +275,6 @@ def token_groups(order: Sequence[int], lengths: Sequence[int], budget: int) -> l
     return groups
 
 
-def _unwrap(model: Any) -> Any:
+def unwrap(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, whose forward takes anything."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

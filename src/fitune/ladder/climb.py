@@ -8,20 +8,30 @@ stopped.
 from __future__ import annotations
 
 import gc
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from fitune.approaches.base import Approach, Prediction, Progress, Work
 from fitune.data.rows import Row, Rows, Splits
-from fitune.errors import Interrupted
+from fitune.data.splits import quotas
+from fitune.errors import FituneError, Interrupted
 from fitune.evaluation.metrics import METRICS, Metric
 from fitune.evaluation.significance import compare, interval
 from fitune.hardware import PeakMemory
 from fitune.ladder.recommend import Recommendation, against_best, recommend
 from fitune.ladder.rung import Rung
-from fitune.runs import Run, read_jsonl, replaced_folder, write_json, write_jsonl
+from fitune.runs import (
+    Run,
+    explain_damage,
+    read_jsonl,
+    replaced_folder,
+    write_json,
+    write_jsonl,
+)
 
 
 class Watching(Protocol):
@@ -80,6 +90,7 @@ def climb(
         Interrupted: asked to stop; finished rungs and training so far are saved.
     """
     references = splits.test.answers
+    _write_state(run, "running", [], None)
     write_jsonl(run.folder / "rows.test.jsonl", [_row_record(row) for row in splits.test])
     rungs: list[Rung] = []
     answers: dict[str, list[str]] = {}
@@ -87,16 +98,14 @@ def climb(
     for position, entry in enumerate(entries):
         record = run.rung(entry.name) / "rung.json"
         if record.is_file():
-            rung = Rung.from_json(run.read(f"rungs/{entry.name}/rung.json"))
-            lines = read_jsonl(run.rung(entry.name) / "predictions.jsonl")
-            answers[entry.name] = [line["text"] for line in lines]
+            rung, answers[entry.name] = _finished(run, entry.name)
         else:
             below = rungs[-1] if rungs else None
             below_answers = answers[below.name] if below else None
-            rung, predicted = _try(
-                entry, splits, metric, run, work_for, stop_requested, on, below, below_answers
-            )
-            answers[entry.name] = predicted
+            with naming(entry.name):
+                rung, answers[entry.name] = _try(
+                    entry, splits, metric, run, work_for, stop_requested, on, below, below_answers
+                )
         rungs.append(rung)
         on.rung(rung)
         _write_state(run, "running", rungs, None)
@@ -114,6 +123,25 @@ def climb(
     )
     _write_state(run, "target" if skipped else "done", rungs, recommendation)
     return Climb(tuple(rungs), recommendation)
+
+
+@contextmanager
+def naming(rung: str) -> Iterator[None]:
+    """Let a user's mistake that shows inside say which rung it is about."""
+    try:
+        yield
+    except FituneError as error:
+        error.problem = f"{rung}: {error.problem}"
+        raise
+
+
+def _finished(run: Run, name: str) -> tuple[Rung, list[str]]:
+    """A rung of an earlier process, and its answers."""
+    with explain_damage(run.rung(name) / "rung.json"):
+        rung = Rung.from_json(run.read(f"rungs/{name}/rung.json"))
+    with explain_damage(run.rung(name) / "predictions.jsonl"):
+        lines = read_jsonl(run.rung(name) / "predictions.jsonl")
+        return rung, [line["text"] for line in lines]
 
 
 def _try(
@@ -146,7 +174,7 @@ def _try(
     train = splits.train
     if entry.max_train_rows is not None and len(train) > entry.max_train_rows:
         train = _capped(train, entry.max_train_rows)
-        notice(f"learned from {len(train):,} of {len(splits.train):,} training rows.")
+        notice(f"was given {len(train):,} of {len(splits.train):,} training rows (max_train_rows).")
     work = work_for(entry.name, progress, notice)
     with PeakMemory("cuda" if work.device == "cuda" else "cpu") as peak:
         approach = entry.make(work)
@@ -168,7 +196,7 @@ def _try(
         metric=metric.name,
         value=metric.function(predicted, references),
         interval=interval(metric, predicted, references),
-        metrics=_further_metrics(metric, predicted, references, bool(work.labels)),
+        metrics=further_metrics(work.task.kind, metric, predicted, references),
         against=below.name if below else None,
         comparison=compare(metric, predicted, below_answers, references)
         if below_answers is not None
@@ -192,15 +220,17 @@ def _try(
         ],
     )
     write_json(folder / "rung.json", rung.to_json())
+    # The rung is whole; what it could have gone on from is several times its model's size.
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     del approach
     gc.collect()
     return rung, predicted
 
 
-def _further_metrics(
-    metric: Metric, predicted: list[str], references: list[str], classify: bool
+def further_metrics(
+    kind: str, metric: Metric, predicted: list[str], references: list[str]
 ) -> dict[str, float]:
-    kind = "classify" if classify else "generate"
+    """What the other metrics for this kind of task say of the same answers, by name."""
     return {
         name: other.function(predicted, references)
         for name, other in METRICS.items()
@@ -222,11 +252,12 @@ def _capped(rows: Rows, most: int) -> Rows:
         by_label.setdefault(row.answer or "", []).append(index)
     if len(by_label) > most:  # free answers: no shares to keep
         by_label = {"": list(range(len(rows)))}
+    share = quotas({label: len(members) for label, members in by_label.items()}, most, minimum=1)
     kept: list[int] = []
-    for members in by_label.values():
+    for label, members in by_label.items():
         members.sort(key=lambda i: rows[i].content_hash)
-        kept += members[: max(1, len(members) * most // len(rows))]
-    return Rows(tuple(rows[i] for i in sorted(kept)[:most]))
+        kept += members[: share[label]]
+    return Rows(tuple(rows[i] for i in sorted(kept)))
 
 
 def _row_record(row: Row) -> dict[str, object]:

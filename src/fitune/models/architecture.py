@@ -47,7 +47,7 @@ def read_config(source: ModelSource) -> Any:
 
     try:
         with quiet():
-            return AutoConfig.from_pretrained(source.location, **source.hub_options())
+            return AutoConfig.from_pretrained(source.location, **source.loading_options())
     except Exception as error:
         raise explain_failure(source, error) from error
 
@@ -58,10 +58,14 @@ def describe(source: ModelSource) -> Architecture:
     Raises:
         ModelError: see `read_config`.
     """
-    return describe_config(read_config(source))
+    config = read_config(source)
+    try:
+        return describe_config(config, trust_remote_code=source.trust_remote_code)
+    except Exception as error:
+        raise explain_failure(source, error) from error
 
 
-def describe_config(config: Any) -> Architecture:
+def describe_config(config: Any, *, trust_remote_code: bool = False) -> Architecture:
     """As `describe`, from a transformers config."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM
@@ -72,9 +76,7 @@ def describe_config(config: Any) -> Architecture:
     text = config.get_text_config()
     with quiet(), torch.device("meta"):
         factory = AutoModelForCausalLM if kind == "decoder" else AutoModel
-        model = factory.from_config(config)
-        if kind == "decoder":
-            model.tie_weights()
+        model = factory.from_config(config, trust_remote_code=trust_remote_code)
     return Architecture(
         model_type=config.model_type,
         kind=kind,
@@ -117,11 +119,6 @@ def explain_failure(source: ModelSource, error: Exception) -> ModelError:
         return ModelError(
             f"model '{source.name}' brings its own Python code, which fitune does not run unasked",
             fix=f"if you trust it, add '{source.name}' to trust_remote_code in the task file",
-        )
-    if not source.local and not source.download:
-        return ModelError(
-            f"model '{source.name}' is a Hub id and is not in the local cache",
-            fix="set `download: true` in the task file (or --set download=true) to fetch it",
         )
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return ModelError(

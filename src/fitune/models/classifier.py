@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fitune.models.load import load_sequence_classifier, load_trunk
+from fitune.models.load import load_sequence_classifier, load_trunk, training_config
 from fitune.models.pooling import Pooling, read_pooling
 from fitune.models.source import ModelSource
 
@@ -78,9 +78,17 @@ Classifier = PooledClassifier | NativeClassifier
 
 
 def load_classifier(
-    source: ModelSource, labels: tuple[str, ...], *, dtype: torch.dtype, device: str, seed: int
+    source: ModelSource,
+    labels: tuple[str, ...],
+    *,
+    dtype: torch.dtype,
+    device: str,
+    seed: int,
+    dropout: float | None = None,
 ) -> Classifier:
     """An encoder ready to learn `labels`; a new head is drawn from `seed`.
+
+    For `dropout` see `models.load.training_config`.
 
     A folder that says how its vectors were pooled in training (sentence-transformers) gets that
     pooling; any other encoder gets transformers' own head.
@@ -89,11 +97,12 @@ def load_classifier(
         ModelError: see `models.load`.
     """
     pooling = read_pooling(source.folder)
+    config = training_config(source, dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if pooling is None:
             return NativeClassifier(
-                load_sequence_classifier(source, labels, dtype=dtype, device=device)
+                load_sequence_classifier(source, labels, dtype=dtype, device=device, config=config)
             )
-        trunk = load_trunk(source, dtype=dtype, device=device)
+        trunk = load_trunk(source, dtype=dtype, device=device, config=config)
         return PooledClassifier(trunk, pooling, len(labels)).to(device)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fitune.errors import ModelError
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,26 +58,47 @@ _FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "last",
+    "pooling_mode_cls": "cls",
+    "pooling_mode_mean": "mean",
+    "pooling_mode_max": "max",
 }
 
 
-def read_pooling(folder: Path | None) -> Pooling | None:
-    """The pooling a sentence-transformers folder says it was trained with; None for others."""
-    if folder is None or not (folder / "modules.json").is_file():
+def read_pooling(folder: Path) -> Pooling | None:
+    """The pooling a sentence-transformers folder says it was trained with.
+
+    None for other folders, and for poolings that `Pooling` does not have.
+
+    Raises:
+        ModelError: its files are broken.
+    """
+    if not (folder / "modules.json").is_file():
         return None
+    try:
+        return _read(folder)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"'{folder}' does not say how its vectors are pooled as sentence-transformers does: "
+            f"its modules.json, or a file that it names, is broken ({type(error).__name__}: "
+            f"{error})",
+            fix="fetch the folder again, or remove modules.json to use the model's own head",
+        ) from error
+
+
+def _read(folder: Path) -> Pooling | None:
     modules = json.loads((folder / "modules.json").read_text())
     normalize = any(module["type"].endswith("Normalize") for module in modules)
     for module in modules:
         if not module["type"].endswith("Pooling"):
             continue
         config = json.loads((folder / module["path"] / "config.json").read_text())
-        if isinstance(config.get("pooling_mode"), str):  # the newer spelling
-            mode = {"lasttoken": "last"}.get(config["pooling_mode"], config["pooling_mode"])
-            if mode in ("mean", "cls", "max", "last"):
-                return Pooling(mode, normalize, _trained_length(folder))
-        for flag, mode in _FLAGS.items():
-            if config.get(flag):
-                return Pooling(mode, normalize, _trained_length(folder))
+        named = config.get("pooling_mode", ())  # the newer spelling
+        modes = [f"pooling_mode_{mode}" for mode in ([named] if isinstance(named, str) else named)]
+        modes += [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
+        known = {mode for flag, mode in _FLAGS.items() if flag in modes}
+        # Several modes side by side, or one not known here, are not what any single mode gives.
+        if len(known) == 1 and len(set(modes)) == 1:
+            return Pooling(known.pop(), normalize, _trained_length(folder))
     return None
 
 

@@ -6,6 +6,7 @@ few lines of Python that reproduce the outputs without fitune.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def load_saved_classifier(folder: Path, source: ModelSource, *, device: str) -> 
     about = read_json(folder / "head.json")
     labels, place = tuple(about["labels"]), about["place"]
     adapted = place == "adapter"
-    here = ModelSource(str(folder / place), str(folder / place), True)
+    here = ModelSource(str(folder / place), str(folder / place))
     base = source if adapted else here
     if "pooling" not in about:
         model = load_sequence_classifier(base, labels, dtype=torch.float32, device=device)
@@ -89,7 +90,7 @@ def load_saved_classifier(folder: Path, source: ModelSource, *, device: str) -> 
     classifier.scale = about["scale"]
     try:
         classifier.head.load_state_dict(load_file(folder / "head.safetensors"))
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # safetensors' own is a plain Exception
         raise RunError(
             f"'{folder / 'head.safetensors'}' cannot be read ({error})",
             fix="train again, or restore the file",
@@ -98,21 +99,29 @@ def load_saved_classifier(folder: Path, source: ModelSource, *, device: str) -> 
 
 
 def save_decoder(
-    folder: Path, model: Any, tokenizer: Any, *, chat_template: str, instruction: str | None
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    chat_template: str,
+    instruction: str | None,
+    stop_tokens: tuple[int, ...],
 ) -> None:
     """Write a decoder whole (`model/`, AutoModelForCausalLM) or its adapter (`adapter/`, PEFT).
 
-    The tokenizer goes with it and carries the chat template that training used.
+    The tokenizer goes with it and carries the chat template that training used; a whole model's
+    generation settings carry the tokens that end an answer.
     """
     place = "adapter" if is_adapted(model) else "model"
     tokenizer.chat_template = chat_template
+    model.generation_config.eos_token_id = list(stop_tokens)
     with quiet():
         model.save_pretrained(folder / place)
         tokenizer.save_pretrained(folder / place)
     write_json(folder / "decoder.json", {"place": place, "dtype": str(model.dtype).split(".")[-1]})
     write_text(
         folder / "README.md",
-        _decoder_readme(place, str(model.dtype).split(".")[-1], instruction),
+        _decoder_readme(place, str(model.dtype).split(".")[-1], instruction, stop_tokens),
     )
 
 
@@ -126,7 +135,7 @@ def load_saved_decoder(folder: Path, source: ModelSource, *, device: str) -> Any
     path = folder / about["place"]
     dtype = getattr(torch, about["dtype"])
     if about["place"] == "model":
-        return load_decoder(ModelSource(str(path), str(path), True), dtype=dtype, device=device)
+        return load_decoder(ModelSource(str(path), str(path)), dtype=dtype, device=device)
     return _with_adapter(load_decoder(source, dtype=dtype, device=device), path)
 
 
@@ -141,8 +150,10 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
     try:
         with quiet():
+            # PEFT would leave what the file lacks as it was drawn, and only warn.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, folder).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # safetensors' own is a plain Exception
         raise RunError(
             f"the adapter '{folder}' cannot be loaded ({str(error).splitlines()[0]})",
             fix="train again, or restore the folder",
@@ -152,25 +163,25 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 def _classifier_readme(classifier: Classifier, place: str, adapted: bool) -> str:
     pooled = isinstance(classifier, PooledClassifier)
     auto = "AutoModel" if pooled else "AutoModelForSequenceClassification"
-    lines = ["import json", "import torch"]
+    lines = ["import json", "from pathlib import Path", "import torch"]
     if adapted:
         lines.append("from peft import PeftModel, PeftConfig")
     if pooled:
         lines.append("from safetensors.torch import load_file")
     lines += [f"from transformers import {auto}, AutoTokenizer", ""]
-    lines += ['texts = ["a text to classify"]', 'about = json.load(open("head.json"))']
+    lines += ['texts = ["a text to classify"]', 'about = json.loads(Path("head.json").read_text())']
     lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{place}")')
     extra = "" if pooled else ', num_labels=len(about["labels"])'
     if adapted:
         lines += [
             'base = PeftConfig.from_pretrained("adapter").base_model_name_or_path',
-            f"model = {auto}.from_pretrained(base{extra})",
+            f"model = {auto}.from_pretrained(base{extra}, dtype=torch.float32)",
             'model = PeftModel.from_pretrained(model, "adapter").eval()',
         ]
     else:
-        lines.append(f'model = {auto}.from_pretrained("{place}").eval()')
+        lines.append(f'model = {auto}.from_pretrained("{place}", dtype=torch.float32).eval()')
     lines += [
-        "batch = tokenizer(texts, padding=True, truncation=True,",
+        "batch = tokenizer(texts, padding=True, truncation=True, split_special_tokens=True,",
         '                  max_length=about["max_length"], return_tensors="pt")',
         "with torch.no_grad():",
     ]
@@ -192,7 +203,9 @@ def _classifier_readme(classifier: Classifier, place: str, adapted: bool) -> str
     return _readme("A text classifier", lines)
 
 
-def _decoder_readme(place: str, dtype: str, instruction: str | None) -> str:
+def _decoder_readme(
+    place: str, dtype: str, instruction: str | None, stop_tokens: tuple[int, ...]
+) -> str:
     lines = ["import torch"]
     if place == "adapter":
         lines.append("from peft import PeftModel, PeftConfig")
@@ -221,6 +234,7 @@ def _decoder_readme(place: str, dtype: str, instruction: str | None) -> str:
         "with torch.no_grad():",
         "    logits = model(**batch).logits[:, -1]",
         "    tokens = model.generate(**batch, do_sample=False, max_new_tokens=64,",
+        f"                            eos_token_id={list(stop_tokens)},",
         "                            pad_token_id=tokenizer.pad_token_id)",
         'answer = tokens[0, batch["input_ids"].shape[1]:]',
         "print(tokenizer.decode(answer, skip_special_tokens=True))",

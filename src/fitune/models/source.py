@@ -30,28 +30,24 @@ class ModelSource:
 
     Attributes:
         name: as the user wrote it.
-        location: a folder with `config.json` and safetensors files, or a Hub id.
-        local: whether `location` is a folder.
-        download: whether the network may be used; False looks into the local Hub cache only.
+        location: a folder with `config.json` and safetensors files; for a Hub id, of the local
+            Hub cache, which `resolve_source` filled if it was allowed to.
         trust_remote_code: whether the model's own Python code may run.
+        hub_id: the Hub id of a folder in the local Hub cache; None for others.
     """
 
     name: str
     location: str
-    local: bool
-    download: bool = False
     trust_remote_code: bool = False
+    hub_id: str | None = None
 
     @property
-    def folder(self) -> Path | None:
-        return Path(self.location) if self.local else None
+    def folder(self) -> Path:
+        return Path(self.location)
 
-    def hub_options(self) -> dict[str, bool]:
+    def loading_options(self) -> dict[str, bool]:
         """The keyword arguments that every `from_pretrained` call must be given."""
-        return {
-            "local_files_only": not self.download,
-            "trust_remote_code": self.trust_remote_code,
-        }
+        return {"local_files_only": True, "trust_remote_code": self.trust_remote_code}
 
 
 def resolve_source(
@@ -60,7 +56,8 @@ def resolve_source(
     """Find the model called `name`.
 
     Raises:
-        ModelError: nothing by that name, or a folder without a model.
+        ModelError: nothing by that name, a folder without a model, or a Hub id that is neither
+            in the local cache nor may be fetched.
         MissingExtraError: a GGUF file without the `gguf` package.
     """
     trusted = name in trust_remote_code
@@ -72,12 +69,13 @@ def resolve_source(
                 "installed",
                 fix=PACKAGED[name].install,
             )
-        return ModelSource(name, str(_as_folder(packaged)), True, False, trusted)
+        return ModelSource(name, str(_as_folder(packaged)), trusted)
     path = Path(name).expanduser()
     if path.exists():
-        return ModelSource(name, str(_as_folder(path)), True, False, trusted)
+        return ModelSource(name, str(_as_folder(path)), trusted)
     if _HUB_ID.fullmatch(name) and not path.parent.is_dir():
-        return ModelSource(name, name, False, download, trusted)
+        folder = _fetched(name, code=trusted) if download else _cached(name)
+        return ModelSource(name, str(folder), trusted, hub_id=name)
     near = difflib.get_close_matches(name, PACKAGED, n=1)
     known = f"did you mean '{near[0]}'? Known" if near else "known"
     raise ModelError(
@@ -87,9 +85,46 @@ def resolve_source(
     )
 
 
+def _cached(hub_id: str) -> Path:
+    """The folder of a Hub model that was fetched before.
+
+    Looked up as a file: even with `local_files_only`, the Hub's client asks the network for the
+    names of programs that it reports as its users.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(hub_id, "config.json")
+    if not isinstance(config, str) or not list(Path(config).parent.glob("*.safetensors")):
+        raise ModelError(
+            f"model '{hub_id}' is a Hub id and is not in the local cache",
+            fix="set `download: true` in the task file (or --set download=true) to fetch it",
+        )
+    return Path(config).parent
+
+
+def _fetched(hub_id: str, *, code: bool) -> Path:
+    """The folder of a Hub model in the local cache, after fetching what is missing or newer.
+
+    Everything but weights in unsafe formats and, unless asked for, Python code.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", *(["*.py"] if code else [])]
+    try:
+        return _as_folder(Path(snapshot_download(hub_id, allow_patterns=wanted)))
+    except ModelError:
+        raise
+    except Exception as error:  # the Hub's client raises errors of several libraries
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model '{hub_id}' cannot be fetched from the Hub ({reason[:200]})",
+            fix="check the id, the network and, for a gated model, `hf auth login`",
+        ) from error
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: `$FITUNE_CACHE`, else `~/.cache/fitune`."""
-    return Path(os.environ.get("FITUNE_CACHE") or Path.home() / ".cache" / "fitune")
+    return Path(os.environ.get("FITUNE_CACHE") or Path.home() / ".cache" / "fitune").absolute()
 
 
 def packaged_file(name: str) -> Path | None:
@@ -109,7 +144,8 @@ def packaged_file(name: str) -> Path | None:
 def _as_folder(path: Path) -> Path:
     if path.is_file() and path.suffix.lower() == ".gguf":
         return _convert_gguf(path)
-    folder = path.parent if path.name == "config.json" else path
+    # Absolute, since adapters note where their base is and are read from other folders.
+    folder = (path.parent if path.name == "config.json" else path).absolute()
     if not folder.is_dir():
         raise ModelError(
             f"'{path}' is not a model: it is a single file that is not GGUF",
@@ -183,17 +219,18 @@ def _convert_gguf(path: Path) -> Path:
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         partial.replace(folder)
-    except OSError as error:
+    except Exception as error:  # a damaged file fails in many ways
         if (folder / "config.json").is_file():  # another process finished first
             return folder
-        raise ResourceError(
-            f"'{path}' could not be converted into '{folder}' ({error})",
-            fix="free disk space there or set FITUNE_CACHE to another folder",
-        ) from error
-    except (ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise ResourceError(
+                f"'{path}' could not be converted into '{folder}' ({error})",
+                fix="free disk space there or set FITUNE_CACHE to another folder",
+            ) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"'{path}' cannot be converted ({str(error).splitlines()[0]})",
-            fix="use the model's safetensors folder instead",
+            f"'{path}' cannot be converted ({first[:200]})",
+            fix="get the file again, or use the model's safetensors folder instead",
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

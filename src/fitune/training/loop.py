@@ -45,6 +45,7 @@ class Trained:
         steps: optimizer steps taken.
         best_step: the step whose weights the model now holds.
         best: their validation.
+        before: the validation loss before the first step, where it was asked for.
         stopped_early: whether validation stopped improving before the last epoch.
         tokens: non-padding tokens seen.
     """
@@ -52,6 +53,7 @@ class Trained:
     steps: int
     best_step: int
     best: Validation
+    before: float | None
     stopped_early: bool
     tokens: int
 
@@ -66,6 +68,8 @@ class Settings:
         autocast: the dtype of matrix products, None for the weights' own.
         seed: fixes order and dropout.
         fingerprint: identifies model, data and options; a checkpoint of another is refused.
+        validate_before: whether validation is also asked before the first step: what the untuned
+            model does, where it can do the task at all.
     """
 
     options: Finetuned
@@ -74,6 +78,7 @@ class Settings:
     device: str
     seed: int
     fingerprint: str
+    validate_before: bool = False
 
 
 def train(
@@ -121,11 +126,18 @@ def train(
         state = _State(**checkpoint.state["progress"])
         if not state.finished:
             notice(f"going on from step {checkpoint.step:,} of {total:,}")
-    metrics.rewind(state.step)
+    # Without a checkpoint everything is written again, the validation before step 1 too.
+    metrics.rewind(state.step if checkpoint is not None else -1)
 
     def save() -> None:
         record = {"fingerprint": settings.fingerprint, "progress": asdict(state)}
         checkpoints.save_checkpoint(folder, state.step, parameters, optimizer, record)
+
+    if settings.validate_before and state.step == 0:
+        model.eval()
+        found = validate()
+        state.before = found.loss
+        metrics.write({"kind": "validation", "step": 0, "epoch": 0.0} | asdict(found))
 
     saved_at = time.monotonic()
     epoch_batches: tuple[int, list[list[int]]] = (-1, [])
@@ -200,6 +212,7 @@ def train(
         steps=state.step,
         best_step=state.best_step,
         best=Validation(state.best_loss, state.best_score),
+        before=state.before,
         stopped_early=state.stopped_early,
         tokens=state.tokens,
     )
@@ -211,6 +224,7 @@ class _State:
 
     step: int = 0
     tokens: int = 0
+    before: float | None = None
     best_step: int = 0
     best_loss: float | None = None
     best_score: float | None = None

@@ -1,0 +1,1 @@
+"""Release: merge, verify, export, serve. Knows saved models; knows nothing of training."""

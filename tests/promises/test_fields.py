@@ -1,0 +1,371 @@
+"""Promise: every field of a task file has an effect.
+
+Each field of `config` is changed once, and what the ladder does must change with it: rows, rungs,
+losses, learning rates, answers, files or errors. What is merely written down (the task, an
+approach's options) is not looked at. A field without a case fails the test.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from fitune import api, config
+from fitune.errors import FituneError
+from fitune.ladder import climb
+from fitune.taskfile import parse_task
+
+BOTH = "text,label,other,tag\n" + "".join(
+    f"my {word} is {i} {'abcdefghij'[i % 10]} please,{label},new {word} {i} {label},{label[0]}\n"
+    for i in range(12)
+    for word, label in (("card", "lost"), ("pin", "change"), ("money", "help"))
+)
+MODEL = {"encoder": "ENCODER", "decoder": "DECODER"}
+"""Replaced by the folders of tiny models."""
+
+
+def tuned(**options: Any) -> dict[str, Any]:
+    """A task that trains a tiny encoder for two epochs of five steps."""
+    given = {"use": "finetuned", "model": "ENCODER", "epochs": 2, "batch_size": 8, "dtype": "fp32"}
+    return {"approaches": [{**given, **options}]}
+
+
+def one(use: str, **options: Any) -> dict[str, Any]:
+    return {"approaches": [{"use": use, **options}]}
+
+
+def data(**fields: Any) -> dict[str, Any]:
+    return {"data": {"train": "rows.csv", **fields}}
+
+
+LORA = tuned(method="lora")
+PROMPT = one("prompt", model="DECODER")
+SHOTS = one("few-shot", model="DECODER", examples=2)
+WRITES = {**PROMPT, "kind": "generate", "max_answer_tokens": 4}
+STILL = {"optimizer": "sgd", "learning_rate": 1e-30, "head_learning_rate": 1e-30, "epochs": 6}
+"""Nothing moves, so no evaluation is better than the first."""
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # field → (task, the task with that field changed); what is not given is as in `whole`.
+    "Task.name": ({}, {"name": "other"}),
+    "Task.kind": ({}, {"kind": "generate"}),
+    "Task.instruction": (PROMPT, {**PROMPT, "instruction": "Say what the customer needs."}),
+    "Task.data": ({}, data(train="other.csv")),
+    "Task.metric": ({}, {"metric": "macro_f1"}),
+    "Task.target": (
+        {"approaches": [{"use": "majority"}, {"use": "linear"}]},
+        {"approaches": [{"use": "majority"}, {"use": "linear"}], "target": 0.1},
+    ),
+    "Task.approaches": ({}, one("linear")),
+    "Task.max_answer_tokens": (WRITES, {**WRITES, "max_answer_tokens": 7}),
+    "Task.chat_template": (PROMPT, {**PROMPT, "chat_template": "default"}),
+    "Task.seed": (tuned(), {**tuned(), "seed": 1}),
+    "Task.output": ({}, {"output": "elsewhere"}),
+    "Data.train": ({}, data(train="other.csv")),
+    "Data.validation": (tuned(), {**tuned(), **data(validation="other.csv")}),
+    "Data.test": ({}, data(test="other.csv")),
+    "Data.format": (data(train="tabs.csv"), data(train="tabs.csv", format="csv")),
+    "Data.shape": ({}, data(shape="alpaca")),
+    "Data.input": (one("linear"), {**one("linear"), **data(input="other")}),
+    "Data.output": ({}, data(output="tag")),
+    "Data.encoding": (
+        {**one("linear"), **data(train="accents.csv")},
+        {**one("linear"), **data(train="accents.csv", encoding="latin-1")},
+    ),
+    "Data.validation_fraction": ({}, data(validation_fraction=0.3)),
+    "Data.test_fraction": ({}, data(test_fraction=0.4)),
+    "Data.split_seed": ({}, data(split_seed=1)),
+    "Data.max_rows": ({}, data(max_rows={"test": 6})),
+    "Data.too_long": (
+        tuned(max_length=7),
+        {**tuned(max_length=7), **data(too_long="truncate")},
+    ),
+    "RowCaps.train": ({}, data(max_rows={"train": 9})),
+    "RowCaps.validation": ({}, data(max_rows={"validation": 2})),
+    "RowCaps.test": ({}, data(max_rows={"test": 6})),
+    **{
+        f"{kind.__name__}.name": (base, _changed)
+        for kind, base, _changed in [
+            (config.Majority, {}, one("majority", name="mine")),
+            (config.Linear, one("linear"), one("linear", name="mine")),
+            (config.Prompt, PROMPT, one("prompt", model="DECODER", name="mine")),
+            (config.FewShot, SHOTS, one("few-shot", model="DECODER", examples=2, name="mine")),
+            (config.Finetuned, tuned(), tuned(name="mine")),
+            (config.Custom, one("plug:Constant"), one("plug:Constant", name="mine")),
+        ]
+    },
+    "Majority.max_train_rows": ({}, one("majority", max_train_rows=9)),
+    "Linear.max_train_rows": (one("linear"), one("linear", max_train_rows=9)),
+    "Prompt.max_train_rows": (PROMPT, one("prompt", model="DECODER", max_train_rows=9)),
+    "FewShot.max_train_rows": (
+        SHOTS,
+        one("few-shot", model="DECODER", examples=2, max_train_rows=9),
+    ),
+    "Finetuned.max_train_rows": (tuned(), tuned(max_train_rows=9)),
+    "Custom.max_train_rows": (one("plug:Constant"), one("plug:Constant", max_train_rows=9)),
+    "Linear.regularization": (one("linear"), one("linear", regularization=0.1)),
+    "Prompt.model": (PROMPT, one("prompt", model="BASE")),
+    "Prompt.max_length": (
+        {**PROMPT, **data(too_long="truncate")},
+        {**one("prompt", model="DECODER", max_length=50), **data(too_long="truncate")},
+    ),
+    "FewShot.model": (SHOTS, one("few-shot", model="BASE", examples=2)),
+    "FewShot.examples": (SHOTS, one("few-shot", model="DECODER", examples=3)),
+    "FewShot.max_length": (
+        SHOTS,
+        one("few-shot", model="DECODER", examples=2, max_length=110),
+    ),
+    "Finetuned.model": (tuned(), tuned(model="DECODER")),
+    "Finetuned.method": (tuned(), tuned(method="head")),
+    "Finetuned.freeze_layers": (
+        tuned(method="freeze", freeze_layers=1),
+        tuned(method="freeze", freeze_layers=2),
+    ),
+    "Finetuned.rank": (LORA, tuned(method="lora", rank=4)),
+    "Finetuned.alpha": (LORA, tuned(method="lora", alpha=64)),
+    "Finetuned.lora_dropout": (LORA, tuned(method="lora", lora_dropout=0.5)),
+    "Finetuned.target_modules": (LORA, tuned(method="lora", target_modules=["query"])),
+    "Finetuned.optimizer": (tuned(), tuned(optimizer="sgd")),
+    "Finetuned.learning_rate": (tuned(), tuned(learning_rate=1e-5)),
+    "Finetuned.head_learning_rate": (tuned(), tuned(head_learning_rate=1e-5)),
+    "Finetuned.weight_decay": (tuned(), tuned(weight_decay=1.0)),
+    "Finetuned.schedule": (tuned(), tuned(schedule="constant")),
+    "Finetuned.warmup": (tuned(), tuned(warmup=0.5)),
+    "Finetuned.clip": (tuned(optimizer="sgd"), tuned(optimizer="sgd", clip=1e-3)),
+    "Finetuned.epochs": (tuned(), tuned(epochs=1)),
+    "Finetuned.batch_size": (tuned(), tuned(batch_size=4)),
+    "Finetuned.micro_batch_tokens": (tuned(), tuned(micro_batch_tokens=40)),
+    "Finetuned.label_smoothing": (tuned(), tuned(label_smoothing=0.3)),
+    "Finetuned.dropout": (tuned(), tuned(dropout=0.4)),
+    "Finetuned.dtype": (tuned(), tuned(dtype="bf16")),
+    "Finetuned.max_length": (
+        {**tuned(), **data(too_long="truncate")},
+        {**tuned(max_length=7), **data(too_long="truncate")},
+    ),
+    "Finetuned.patience": (tuned(**STILL), tuned(**STILL, patience=1)),
+    "Finetuned.evaluations_per_epoch": (tuned(), tuned(evaluations_per_epoch=2)),
+    "Finetuned.checkpoint_steps": (tuned(), tuned(checkpoint_steps=2)),
+    "Finetuned.seed": (tuned(), tuned(seed=1)),
+    "Custom.use": (one("plug:Constant"), one("plug:Other")),
+    "Custom.options": (one("plug:Constant"), one("plug:Constant", options={"answer": "help"})),
+}
+
+ELSEWHERE = {"Task.device", "Task.download", "Task.trust_remote_code"}
+"""These depend on what is outside the task; each has a test of its own below."""
+
+PLUG = """
+from fitune.approaches.base import Cost, Prediction
+from fitune.runs import write_json
+
+
+class Constant:
+    answer = "lost"
+
+    def __init__(self, options, work):
+        self.work = work
+        self.options = options.model_dump()
+        self.answer = options.options.get("answer", self.answer)
+        self.rows = 0
+
+    def fit(self, train, validation):
+        self.rows = len(train)
+
+    def predict(self, rows, progress):
+        return [Prediction(self.answer) for _ in rows]
+
+    @property
+    def cost(self):
+        return Cost(1, 0, self.rows)
+
+    def save(self, folder):
+        write_json(folder / "constant.json", self.answer)
+
+    @classmethod
+    def load(cls, folder, work):
+        raise NotImplementedError
+
+
+class Other(Constant):
+    answer = "change"
+"""
+
+
+def every_field() -> Iterator[str]:
+    """Class and name of each field; `use` of the known approaches is how they are told apart."""
+    models: list[type[BaseModel]] = [
+        config.Task, config.Data, config.RowCaps, *config.KNOWN.values(), config.Custom,
+    ]  # fmt: skip
+    for model in models:
+        for name in model.model_fields:
+            if name != "use" or model is config.Custom:
+                yield f"{model.__name__}.{name}"
+
+
+def test_every_field_has_a_case() -> None:
+    assert sorted(CASES.keys() | ELSEWHERE) == sorted(every_field())
+
+
+class Ladder:
+    """Runs tasks and tells everything that they did; a task run before is not run again."""
+
+    def __init__(self, folder: Path, models: dict[str, Path]) -> None:
+        self.folder, self.models = folder, models
+        self.known: dict[str, dict[str, Any]] = {}
+        self.count = 0
+
+    def whole(self, task: dict[str, Any]) -> dict[str, Any]:
+        task = {"kind": "classify", **data(), **one("majority"), **copy.deepcopy(task)}
+        for approach in task["approaches"]:
+            if "model" in approach:
+                approach["model"] = str(self.models[approach["model"]])
+        return task
+
+    def outcome(self, task: dict[str, Any], *, again: bool = False) -> dict[str, Any]:
+        key = json.dumps(task, sort_keys=True)
+        if again or key not in self.known:
+            self.known[key] = self._run(self.whole(task))
+        return self.known[key]
+
+    def _run(self, task: dict[str, Any]) -> dict[str, Any]:
+        import fitune.training.loop as loop
+
+        self.count += 1
+        usual = str(self.folder / f"runs-{self.count}")
+        shapes: list[Any] = []
+        saved: list[int] = []
+        step, save = loop.take_step, loop.checkpoints.save_checkpoint
+
+        def take_step(model: Any, objective: Any, optimizer: Any, parts: Any, **how: Any) -> Any:
+            shapes.append([list(part.input_ids.shape) for part in parts])
+            return step(model, objective, optimizer, parts, **how)
+
+        def save_checkpoint(folder: Any, number: int, *rest: Any) -> None:
+            saved.append(number)
+            save(folder, number, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "take_step", take_step)
+            patch.setattr(loop.checkpoints, "save_checkpoint", save_checkpoint)
+            # Two thirds of the time of so small a run, and no field is about them.
+            patch.setattr(api, "write_report", lambda folder: None)
+            patch.setattr(climb.gc, "collect", lambda: None)
+            patch.setattr("fitune.runs.os.fsync", lambda handle: None)
+            try:
+                result = api.ladder(parse_task({"output": usual, **task}))
+            except FituneError as error:
+                return {"error": error.problem}
+        return {
+            "folder": result.run.name,
+            "usual": str(result.run.parent) == usual,
+            "notes": result.notes,
+            "shapes": shapes,
+            "saved": saved,
+            "rungs": [self._rung(result.run, rung) for rung in result.rungs],
+            "data": json.loads((result.run / "data.json").read_text()),
+        }
+
+    @staticmethod
+    def _rung(run: Path, rung: Any) -> dict[str, Any]:
+        folder = run / "rungs" / rung.name
+        records = folder / "metrics.jsonl"
+        lines = records.read_text().splitlines() if records.is_file() else []
+        return {
+            "name": rung.name,
+            "figures": [rung.value, rung.train_rows, rung.parameters, rung.trainable_parameters],
+            "notes": rung.notes,
+            "answers": (folder / "predictions.jsonl").read_text(),
+            "records": [{**json.loads(line), "seconds": 0} for line in lines],
+        }
+
+
+@pytest.fixture(scope="module")
+def ladder(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_decoder: Path,
+    tiny_base_decoder: Path,
+    tiny_encoder: Path,
+) -> Iterator[Ladder]:
+    folder = tmp_path_factory.mktemp("fields")
+    (folder / "rows.csv").write_text(BOTH)
+    (folder / "other.csv").write_text(BOTH.replace("my ", "her "))
+    (folder / "tabs.csv").write_text(BOTH.replace(",", "\t"))
+    (folder / "accents.csv").write_bytes(BOTH.replace("my", "mé").encode("utf-8"))
+    (folder / "plug.py").write_text(PLUG)
+    models = {"ENCODER": tiny_encoder, "DECODER": tiny_decoder, "BASE": tiny_base_decoder}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield Ladder(folder, models)
+
+
+@pytest.mark.parametrize("field", CASES)
+def test_a_changed_field_changes_what_happens(ladder: Ladder, field: str) -> None:
+    base, changed = CASES[field]
+    before, after = ladder.outcome(base), ladder.outcome(changed)
+    assert before != after
+    # An error is the effect only where one is meant: these two refuse what does not fit.
+    assert ("error" in before) == (field in ("Data.too_long",)), before
+    assert ("error" in after) == (field in ("Data.format", "Data.shape")), after
+
+
+@pytest.mark.parametrize("task", [tuned(), LORA, PROMPT, SHOTS, WRITES, one("linear")])
+def test_nothing_changes_by_itself(ladder: Ladder, task: dict[str, Any]) -> None:
+    """Without this, a difference above could be chance."""
+    assert ladder.outcome(task) == ladder.outcome(task, again=True)
+
+
+def test_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fitune import entries
+    from fitune.hardware import Gpu, Machine
+
+    gpu = Gpu("a", 100, 60, (7, 5), False)
+    machine = Machine("Linux", "a", 1, 90, 80, True, (gpu,), 10)
+    monkeypatch.setattr(entries, "this_machine", lambda **_: machine)
+
+    def work(device: str) -> tuple[str, str, int]:
+        task = parse_task({"kind": "classify", "data": {"train": "a"}, "device": device})
+        made = entries.make_work(
+            task, (), entries.resolve_metric(task), folder=tmp_path, progress=print,
+            notice=print, stop_requested=bool,
+        )  # fmt: skip
+        return made.device, made.dtype, made.memory_bytes
+
+    assert work("auto") == work("cuda") == ("cuda", "fp32", 60)
+    assert work("cpu") == ("cpu", "bf16", 80)
+
+
+def test_download(ladder: Ladder) -> None:
+    """Both fail here, where there is no network; only one of them tried."""
+    task = one("plug:Constant") | data(train="hub:nobody/nothing")
+    assert "not allowed" in ladder.outcome(task)["error"]
+    assert "could not be fetched" in ladder.outcome({**task, "download": True})["error"]
+
+
+def test_trust_remote_code(ladder: Ladder, tmp_path: Path, monkeypatch: Any) -> None:
+    import shutil
+
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    folder, ran = tmp_path / "own-code", tmp_path / "ran"
+    shutil.copytree(ladder.models["ENCODER"], folder)
+    about = json.loads((folder / "config.json").read_text())
+    about |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(about))
+    (folder / "own.py").write_text(
+        f"from pathlib import Path\nfrom transformers import BertConfig\n"
+        f"Path({str(ran)!r}).touch()\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own'\n"
+    )
+    monkeypatch.setitem(ladder.models, "OWN", folder)
+    task = tuned(model="OWN")
+    assert "own Python code" in ladder.outcome(task)["error"]
+    assert not ran.exists()
+    ladder.outcome({**task, "trust_remote_code": [str(folder)]})
+    assert ran.exists()

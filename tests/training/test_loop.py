@@ -1,0 +1,130 @@
+"""The loop: what it keeps, when it stops, what it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fitune.errors import TrainingError
+from fitune.training.loop import Validation, _evaluation_steps
+from fitune.training.methods import trainable_parameters
+from training_kit import Kit
+
+
+def scripted(scores: list[float]) -> tuple[Callable[[], Validation], list[int]]:
+    """A validation that reads its scores from a list, and how often it was asked."""
+    asked: list[int] = []
+
+    def validate() -> Validation:
+        asked.append(len(asked))
+        return Validation(loss=None, score=scores[len(asked) - 1])
+
+    return validate, asked
+
+
+def test_the_best_weights_are_kept_not_the_last(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    """The weights after the second epoch are those of a run that ends there at the same rates."""
+    made = kit(rows=16, epochs=4.0, schedule="constant")
+    validate, _ = scripted([0.1, 0.9, 0.2, 0.3])
+    trained = made.train(tmp_path / "four", validate=validate)
+    assert (trained.best_step, trained.steps, trained.best.score) == (4, 8, 0.9)
+    two = kit(rows=16, epochs=2.0, schedule="constant")
+    two.train(tmp_path / "two", validate=scripted([0.1, 0.9])[0])
+    for name, parameter in trainable_parameters(made.model).items():
+        assert torch.equal(parameter, trainable_parameters(two.model)[name])
+
+
+def test_equal_scores_are_told_apart_by_the_loss(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    found = iter([Validation(0.9, 0.5), Validation(0.4, 0.5), Validation(0.6, 0.5)])
+    trained = kit(rows=8, epochs=3.0).train(tmp_path, validate=lambda: next(found))
+    assert trained.best_step == 2 and trained.best.loss == 0.4
+
+
+def test_patience_stops_early(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    validate, asked = scripted([0.5, 0.6, 0.6, 0.1, 0.2, 0.9])
+    trained = kit(rows=8, epochs=6.0, patience=3).train(tmp_path, validate=validate)
+    assert trained.stopped_early and trained.best_step == 2 and len(asked) == 5
+
+
+def test_a_nan_score_never_wins(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    validate, _ = scripted([math.nan, 0.1, math.nan])
+    trained = kit(rows=8, epochs=3.0).train(tmp_path, validate=validate)
+    assert trained.best_step == 2
+
+
+@pytest.mark.parametrize(
+    ("total", "per_epoch", "per", "expected"),
+    [
+        (10, 5, 1, {5, 10}),
+        (12, 5, 1, {5, 10, 12}),
+        (3, 5, 1, {3}),
+        (10, 5, 2, {2, 5, 8, 10}),
+        (4, 2, 4, {1, 2, 3, 4}),
+    ],
+)
+def test_evaluations_are_even_and_end_at_the_end(
+    total: int, per_epoch: int, per: int, expected: set[int]
+) -> None:
+    assert _evaluation_steps(total, per_epoch, per) == expected
+
+
+def test_records_hold_what_a_curve_needs(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    made = kit(rows=20, epochs=2.0, warmup=0.5)
+    trained = made.train(tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    steps = [r for r in records if r["kind"] == "train"]
+    assert [r["step"] for r in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1]["epoch"] == 2.0
+    assert steps[-1]["tokens"] == trained.tokens == 2 * sum(made.lengths)
+    assert [round(r["learning_rate"] / 5e-3, 3) for r in steps] == [
+        0.333,
+        0.667,
+        1,
+        1,
+        0.667,
+        0.333,
+    ]
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [3, 6]
+
+
+def test_divergence_is_said_with_the_step(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    made = kit(rows=16, method="full", optimizer="sgd", learning_rate=1e30, clip=1e9)
+    with pytest.raises(TrainingError, match=r"at step 2 the loss is .*lower learning_rate"):
+        made.train(tmp_path)
+
+
+def test_the_loss_falls_in_bf16_too(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    made = kit(dtype="bf16", epochs=4.0, learning_rate=2e-2)
+    before = made.validation().loss
+    after = made.train(tmp_path).best.loss
+    assert before is not None and after is not None and after < before - 0.2
+    assert all(p.dtype == torch.float32 for p in trainable_parameters(made.model).values())
+
+
+def test_training_only_touches_what_trains(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    made = kit(epochs=1.0)
+    frozen = {n: p.clone() for n, p in made.model.named_parameters() if not p.requires_grad}
+    made.train(tmp_path)
+    now = dict(made.model.named_parameters())
+    assert frozen and all(torch.equal(now[name], value) for name, value in frozen.items())
+
+
+def test_the_untuned_model_is_validated_once(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    """Its record stands at step 0, also when the first attempt died before any checkpoint."""
+    made = kit(rows=8, epochs=1.0)
+    expected = made.validation().loss
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "validation", "step": 0, "loss": 99.0}\n')
+    trained = made.train(tmp_path, validate_before=True)
+    assert trained.before == expected
+    records = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["loss"] for r in records if r["kind"] == "validation" and r["step"] == 0] == [
+        expected
+    ]
+    again = kit(rows=8, epochs=1.0).train(tmp_path, validate_before=True)
+    assert again == trained
