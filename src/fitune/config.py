@@ -140,7 +140,11 @@ class Finetuned(ApproachConfig):
         None, description="Most tokens, padding included, in one forward pass."
     )
     label_smoothing: Fraction | None = Field(None, description="For classify with a head.")
-    dropout: Fraction | None = Field(None, description="Default: as the model's config says.")
+    dropout: Fraction = Field(
+        0.0,
+        description="On hidden values while training. Without it, how a batch is cut into "
+        "micro-batches changes the update by rounding only.",
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of matrix products and frozen weights; what trains stays in fp32."
     )

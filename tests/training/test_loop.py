@@ -45,6 +45,26 @@ def test_equal_scores_are_told_apart_by_the_loss(kit: Callable[..., Kit], tmp_pa
     assert trained.best_step == 2 and trained.best.loss == 0.4
 
 
+def test_a_later_score_within_one_standard_error_is_kept(
+    kit: Callable[..., Kit], tmp_path: Path
+) -> None:
+    """0.90 ± 0.02 then 0.89 is chance and the annealed weights stay; 0.87 is not."""
+    scores = iter([0.5, 0.90, 0.89, 0.87])
+    trained = kit(rows=8, epochs=4.0).train(
+        tmp_path, validate=lambda: Validation(None, next(scores), error=0.02)
+    )
+    assert (trained.best_step, trained.best.score) == (3, 0.89)
+
+
+def test_near_scores_do_not_creep_down(kit: Callable[..., Kit], tmp_path: Path) -> None:
+    """Nearness is to the highest score, not to the last one kept."""
+    scores = iter([0.90, 0.89, 0.88, 0.87])
+    trained = kit(rows=8, epochs=4.0, patience=9).train(
+        tmp_path, validate=lambda: Validation(None, next(scores), error=0.015)
+    )
+    assert trained.best_step == 2
+
+
 def test_patience_stops_early(kit: Callable[..., Kit], tmp_path: Path) -> None:
     validate, asked = scripted([0.5, 0.6, 0.6, 0.1, 0.2, 0.9])
     trained = kit(rows=8, epochs=6.0, patience=3).train(tmp_path, validate=validate)

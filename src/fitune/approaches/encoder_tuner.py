@@ -83,12 +83,16 @@ class EncoderTuner:
         """A label needs no limit."""
 
     def validate(self, items: list[Encoded], rows: Rows) -> Validation:
+        """Loss and metric; the error is that of the share of right answers, ``std / sqrt(rows)``,
+        which for the other metrics of single labels is about right, too."""
         logits = self._logits(items, None)
         expected = [self.index.get(row.answer or "", -1) for row in rows]
         known = [i for i, label in enumerate(expected) if label >= 0]
         log_probs = log_softmax(logits.astype(np.float64), axis=1)
         loss = -float(np.mean([log_probs[i, expected[i]] for i in known])) if known else None
-        return Validation(loss, self.work.score(self._predictions(logits), rows))
+        right = logits.argmax(axis=1) == np.asarray(expected)
+        error = float(right.std() / np.sqrt(len(right)))
+        return Validation(loss, self.work.score(self._predictions(logits), rows), error)
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
         assert self.options.max_length

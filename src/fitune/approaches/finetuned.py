@@ -20,6 +20,7 @@ from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
 from fitune.data.template import Encoded
 from fitune.errors import ConfigError, ModelError, TrainingError
+from fitune.hardware import keep_freed_memory
 from fitune.memory.plan import micro_batch_tokens
 from fitune.models.architecture import describe
 from fitune.models.load import load_tokenizer
@@ -158,6 +159,8 @@ class Finetuned:
             options = options.model_copy(update={"micro_batch_tokens": tokens})
         self._options = options
         write_json(work.folder / OPTIONS, options.model_dump())
+        if work.device == "cpu":
+            keep_freed_memory()
         work.progress("loading", 0, 1)
         self.tuner.build(lookup(options.method or "", METHODS, "method"), options)
         work.progress("loading", 1, 1)

@@ -84,7 +84,7 @@ def load_classifier(
     dtype: torch.dtype,
     device: str,
     seed: int,
-    dropout: float | None = None,
+    dropout: float = 0.0,
 ) -> Classifier:
     """An encoder ready to learn `labels`; a new head is drawn from `seed`.
 

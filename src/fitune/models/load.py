@@ -147,21 +147,14 @@ def _load(
     return model.to(device).eval()
 
 
-def training_config(source: ModelSource, dropout: float | None) -> Any:
+def training_config(source: ModelSource, dropout: float) -> Any:
     """The model's config for training: `dropout` on hidden values, none on attention weights.
 
-    Dropout on attention weights keeps attention off its fused kernels (3 times slower on a CPU)
-    and brought no accuracy in fine-tuning where hidden values have dropout.
-
-    Args:
-        dropout: None keeps what the config says for hidden values.
+    Dropout on attention weights keeps attention off its fused kernels, and neither kind raised
+    accuracy when fine-tuning on held-out training rows, at 15 % of a step's time.
     """
     config = read_config(source)
     for name, value in vars(config).items():
-        if not isinstance(value, float | int) or not ("dropout" in name or name.endswith("pdrop")):
-            continue
-        if "att" in name:
-            setattr(config, name, 0.0)
-        elif dropout is not None:
-            setattr(config, name, dropout)
+        if isinstance(value, float | int) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0 if "att" in name else dropout)
     return config

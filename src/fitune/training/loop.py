@@ -31,10 +31,17 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation rows say: the mean loss (None where there is none) and the metric."""
+    """What the validation rows say.
+
+    Attributes:
+        loss: mean over rows or tokens; None where there is none.
+        score: the metric, higher is better; None where it was not asked for.
+        error: the standard error of `score`; None where it is not known.
+    """
 
     loss: float | None
     score: float | None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def train(
         model.eval()
         found = validate()
         state.before = found.loss
-        metrics.write({"kind": "validation", "step": 0, "epoch": 0.0} | asdict(found))
+        metrics.write(_record(found, 0, per_epoch))
 
     saved_at = time.monotonic()
     epoch_batches: tuple[int, list[list[int]]] = (-1, [])
@@ -228,6 +235,8 @@ class _State:
     best_step: int = 0
     best_loss: float | None = None
     best_score: float | None = None
+    top_loss: float | None = None
+    top_score: float | None = None
     without_gain: int = 0
     stopped_early: bool = False
     finished: bool = False
@@ -240,16 +249,40 @@ def _evaluate(
     metrics: MetricsFile,
     per_epoch: int,
 ) -> None:
+    """Ask the validation rows, and decide whether these weights are the ones to keep.
+
+    The highest score wins, ties by loss. Where the score's standard error is known, a later
+    evaluation within one of the highest wins too: such a gap is chance, and the later weights have
+    seen the smaller learning rate (the one-standard-error rule of Breiman et al. 1984, section
+    3.4.3, with the annealed weights in the place of the simpler tree).
+    """
     model.eval()
     found = validate()
-    metrics.write(
-        {"kind": "validation", "step": state.step, "epoch": state.step / per_epoch} | asdict(found)
+    metrics.write(_record(found, state.step, per_epoch))
+    top = Validation(state.top_loss, state.top_score)
+    gained = state.best_step == 0 or _rank(found) > _rank(top)
+    near = (
+        found.score is not None
+        and found.error is not None
+        and top.score is not None
+        and found.score + found.error >= top.score
     )
-    if state.best_step == 0 or _rank(found) > _rank(Validation(state.best_loss, state.best_score)):
-        state.best_step, state.without_gain = state.step, 0
-        state.best_loss, state.best_score = found.loss, found.score
+    if gained:
+        state.top_loss, state.top_score, state.without_gain = found.loss, found.score, 0
     else:
         state.without_gain += 1
+    if gained or near:
+        state.best_step, state.best_loss, state.best_score = state.step, found.loss, found.score
+
+
+def _record(found: Validation, step: int, per_epoch: int) -> dict[str, float | str | None]:
+    return {
+        "kind": "validation",
+        "step": step,
+        "epoch": step / per_epoch,
+        "loss": found.loss,
+        "score": found.score,
+    }
 
 
 def _rank(validation: Validation) -> tuple[float, float]:
