@@ -324,51 +324,66 @@ def _tuned(entries: list[Entry], rung: str | None) -> Entry:
 def _climb(
     task: Task, entries: list[Entry], run: Run | None, on: Watching, *, verb: str
 ) -> tuple[Run, Climb, tuple[str, ...]]:
-    on.progress("reading rows", 0, 1)
-    splits = _splits(task)
-    on.progress("reading rows", 1, 1)
-    labels = _labels(task, splits)
-    metric = resolve_metric(task)
-    for note in splits.notes:
-        on.notice(note)
-    _options(task, entries, labels)
-    new = run is None
-    run = run or create_run(Path(task.output), task.name)
-    with locked(run), StopRequest() as stop:
-        try:
-            if new:
-                _record(run, task, verb, entries, _data_record(splits, labels))
-            else:
-                _refuse_other_rows(run, splits)
-            result = climb(
-                entries,
-                splits,
-                metric=metric,
-                target=task.target,
-                run=run,
-                work_for=lambda name, progress, notice: make_work(
-                    task,
-                    labels,
-                    metric,
-                    folder=run.rung(name),
-                    progress=progress,
-                    notice=notice,
-                    stop_requested=lambda: stop.requested,
-                ),
-                stop_requested=lambda: stop.requested,
-                on=on,
-            )
-        except (Interrupted, KeyboardInterrupt) as error:
-            _report_unfinished(run)
-            raise Interrupted(f"fitune {verb} --resume {shlex.quote(str(run.folder))}") from error
-        except FituneError:
-            if new and not any(path.is_file() for path in run.folder.glob("rungs/**/*")):
-                shutil.rmtree(run.folder, ignore_errors=True)  # nothing was learned yet
-            else:
+    """Read the rows, make the run unless there is one, and climb in it."""
+    with StopRequest() as stop:
+        on.progress("reading rows", 0, 1)
+        splits = _splits(task)
+        on.progress("reading rows", 1, 1)
+        labels = _labels(task, splits)
+        for note in splits.notes:
+            on.notice(note)
+        _options(task, entries, labels)
+        new = run is None
+        run = run or create_run(Path(task.output), task.name)
+        with locked(run):
+            try:
+                if new:
+                    _record(run, task, verb, entries, _data_record(splits, labels))
+                else:
+                    _refuse_other_rows(run, splits)
+                result = _climb_in(run, task, entries, splits, labels, stop, on)
+            except (Interrupted, KeyboardInterrupt) as error:
                 _report_unfinished(run)
-            raise
-        write_report(run.folder)
+                go_on = f"fitune {verb} --resume {shlex.quote(str(run.folder))}"
+                raise Interrupted(go_on) from error
+            except FituneError:
+                if new and not any(path.is_file() for path in run.folder.glob("rungs/**/*")):
+                    shutil.rmtree(run.folder, ignore_errors=True)  # nothing was learned yet
+                else:
+                    _report_unfinished(run)
+                raise
+            write_report(run.folder)
     return run, result, splits.notes
+
+
+def _climb_in(
+    run: Run,
+    task: Task,
+    entries: list[Entry],
+    splits: Splits,
+    labels: tuple[str, ...],
+    stop: StopRequest,
+    on: Watching,
+) -> Climb:
+    metric = resolve_metric(task)
+    return climb(
+        entries,
+        splits,
+        metric=metric,
+        target=task.target,
+        run=run,
+        work_for=lambda name, progress, notice: make_work(
+            task,
+            labels,
+            metric,
+            folder=run.rung(name),
+            progress=progress,
+            notice=notice,
+            stop_requested=lambda: stop.requested,
+        ),
+        stop_requested=lambda: stop.requested,
+        on=on,
+    )
 
 
 def _record(run: Run, task: Task, verb: str, entries: list[Entry], data: dict[str, Any]) -> None:

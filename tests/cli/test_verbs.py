@@ -141,7 +141,8 @@ def test_each_file_is_named_once() -> None:
     )
 
 
-def test_check_colours_what_is_learned() -> None:
+def test_check_colours_what_is_learned(monkeypatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     console = Console(force_terminal=True, color_system="standard", width=80)
     with console.capture() as captured:
         console.print(coloured(TOKENS))

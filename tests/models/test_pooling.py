@@ -104,7 +104,6 @@ def test_a_pooling_that_we_do_not_have_is_not_guessed(
 
 def test_folders_without_word_of_pooling(tiny_native_encoder: Path) -> None:
     assert read_pooling(tiny_native_encoder) is None
-    assert read_pooling(None) is None
 
 
 def embedded(source: Any, texts: list[str], max_length: int) -> torch.Tensor:

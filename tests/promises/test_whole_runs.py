@@ -187,11 +187,13 @@ def test_full_disk_while_a_checkpoint_is_written(
     checkpoints = run / "rungs/x/checkpoints"
     steps = [path.name for path in checkpoints.iterdir() if path.name != "best"]
     assert steps == ["step-00000004"], "the earlier checkpoint is still there"
-    assert main(["ladder", "--resume", str(run), "--quiet"]) == 0
-    (run / "rungs/x/rung.json").unlink()
-    for part in checkpoints.glob("step-*/parameters.safetensors"):
-        part.write_bytes(b"\0" * 20)
+    part = checkpoints / "step-00000004/parameters.safetensors"
+    good = part.read_bytes()
+    part.write_bytes(b"\0" * 20)
     assert "checkpoint" in refused(["ladder", "--resume", str(run)])
+    part.write_bytes(good)
+    assert main(["ladder", "--resume", str(run), "--quiet"]) == 0
+    assert not checkpoints.exists(), "a finished rung keeps its model only"
 
 
 def test_full_disk_for_training_records(bench: Any, refused: Any, monkeypatch: Any) -> None:

@@ -158,7 +158,6 @@ class Finetuned:
             tokens = self._micro_batch_tokens(max(lengths))
             options = options.model_copy(update={"micro_batch_tokens": tokens})
         self._options = options
-        write_json(work.folder / OPTIONS, options.model_dump())
         if work.device == "cpu":
             keep_freed_memory()
         work.progress("loading", 0, 1)
@@ -170,6 +169,7 @@ class Finetuned:
                 f"method '{options.method}' leaves no parameter of '{self.source.name}' to train",
                 fix="use full, freeze or lora",
             )
+        write_json(work.folder / OPTIONS, options.model_dump())
         smoothing = options.label_smoothing or 0.0
         objective = self.tuner.objective(items, [train_rows[i] for i in kept], smoothing)
         optimizer = lookup(options.optimizer, OPTIMIZERS, "optimizer")(
