@@ -54,7 +54,8 @@ def test_example(
             model = {"minilm-l6": tiny_encoder, "smollm2-135m": decoder}[given["model"]]
             overrides.append(f"approaches.{number}.model={model}")
         if given.get("max_length"):
-            overrides.append(f"approaches.{number}.max_length={CONTEXT}")
+            length = CONTEXT if given["model"] == "smollm2-135m" else 128
+            overrides.append(f"approaches.{number}.max_length={length}")
         if given["use"] == "finetuned":
             overrides.append(f"approaches.{number}.epochs=0.3")
     if task.kind == "generate":

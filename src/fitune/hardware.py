@@ -162,6 +162,7 @@ class PeakMemory:
 
             torch.cuda.reset_peak_memory_stats()
             return self
+        return_freed_memory()  # of the work before, which is not this work's
         self.exact = _reset_resident_peak()
         self._start = _resident_peak()
         return self

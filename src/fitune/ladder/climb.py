@@ -21,7 +21,7 @@ from fitune.data.splits import quotas
 from fitune.errors import FituneError, Interrupted
 from fitune.evaluation.metrics import METRICS, Metric
 from fitune.evaluation.significance import compare, interval
-from fitune.hardware import PeakMemory, return_freed_memory
+from fitune.hardware import PeakMemory
 from fitune.ladder.recommend import Recommendation, against_best, recommend
 from fitune.ladder.rung import Rung
 from fitune.runs import (
@@ -176,7 +176,6 @@ def _try(
         train = _capped(train, entry.max_train_rows)
         notice(f"was given {len(train):,} of {len(splits.train):,} training rows (max_train_rows).")
     work = work_for(entry.name, progress, notice)
-    return_freed_memory()  # of the rungs before
     with PeakMemory("cuda" if work.device == "cuda" else "cpu") as peak:
         approach = entry.make(work)
         started = time.perf_counter()
