@@ -106,7 +106,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next step instead of giving it back.
 
     A training step frees and asks for the same buffers again; given back to the kernel, each comes
-    as fresh pages that must be zeroed (a fifth of a step's time for a small encoder). For the whole
+    as fresh pages that must be zeroed (a tenth to a fifth of a small encoder's step). For the whole
     process; does nothing where the C library is not glibc.
     """
     if (libc := _glibc()) is not None:

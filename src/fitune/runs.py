@@ -154,16 +154,8 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: missing or damaged.
     """
-    try:
+    with _explain_unread(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(
-            f"'{path}' is missing from its run", fix="run the ladder again, or give another run"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise RunError(
-            f"'{path}' cannot be read ({error})", fix="restore it, or run the ladder again"
-        ) from error
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -172,9 +164,9 @@ def read_jsonl(path: Path) -> list[Any]:
     Raises:
         RunError: missing or damaged.
     """
-    try:
+    records = []
+    with _explain_unread(path):
         lines = path.read_text(encoding="utf-8").split("\n")
-        records = []
         for number, line in enumerate(lines):
             try:
                 if line:
@@ -182,7 +174,13 @@ def read_jsonl(path: Path) -> list[Any]:
             except json.JSONDecodeError:
                 if number != len(lines) - 1:
                     raise
-        return records
+    return records
+
+
+@contextlib.contextmanager
+def _explain_unread(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise RunError(
             f"'{path}' is missing from its run", fix="run the ladder again, or give another run"
