@@ -15,8 +15,8 @@ SRC = Path(__file__).parents[1] / "src" / "fitune"
 
 # A room may import from lower tiers, and within itself; rooms of one tier are strangers.
 TIERS = [
-    {"errors", "names", "config", "taskproblems", "taskfile"},
-    {"runs", "hardware", "signals"},
+    {"errors", "names", "sizes", "config", "taskproblems", "taskfile"},
+    {"runs", "hardware", "devices", "signals"},
     {"evaluation", "models", "data", "numerics"},
     {"quantization"},
     {"training"},
@@ -24,14 +24,20 @@ TIERS = [
     {"approaches"},
     {"ladder", "release"},
     {"report"},
-    {"results", "entries", "machine", "saved", "checking", "api"},
+    {
+        *("results", "entries", "machine", "saved", "checking"),
+        *("targets", "questions", "fitting", "weighing", "estimating", "api"),
+    },
     {"cli"},
 ]
 TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
 # Two tiers are one room each, of files that build on each other in this order.
 ORDERED = [
-    ["errors", "names", "config", "taskproblems", "taskfile"],
-    ["results", "entries", "machine", "saved", "checking", "api"],
+    ["errors", "names", "sizes", "config", "taskproblems", "taskfile"],
+    [
+        *("results", "entries", "machine", "saved", "checking"),
+        *("targets", "questions", "fitting", "weighing", "estimating", "api"),
+    ],
 ]
 
 
