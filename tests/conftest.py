@@ -149,6 +149,28 @@ def tiny_native_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_encoder(tmp_path_factory.mktemp("native") / "tiny-native", pooled=False)
 
 
+WIDE = {"hidden_size": 64, "intermediate_size": 128}
+"""Linear layers of at least 64 inputs, as four-bit blocks need."""
+
+
+@pytest.fixture(scope="session")
+def wide_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_decoder`, wide enough for four bits."""
+    return save_decoder(tmp_path_factory.mktemp("wide") / "wide-llama", **WIDE)
+
+
+@pytest.fixture(scope="session")
+def wide_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_encoder`, wide enough for four bits."""
+    return save_encoder(tmp_path_factory.mktemp("wide") / "wide-bert", **WIDE)
+
+
+@pytest.fixture(scope="session")
+def wide_native_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_native_encoder`, wide enough for four bits."""
+    return save_encoder(tmp_path_factory.mktemp("wide") / "wide-native", pooled=False, **WIDE)
+
+
 @pytest.fixture
 def kit(tiny_decoder: Path) -> Callable[..., Any]:
     """Makes a `training_kit.Kit` of the tiny decoder from changed options."""

@@ -114,18 +114,24 @@ class Finetuned(ApproachConfig):
     use: Literal["finetuned"] = "finetuned"
     model: str = Field("minilm-l6", description=MODEL)
     method: str | None = Field(
-        None, description="`full`, `freeze`, `head`, `lora` or `package.module:function`."
+        None,
+        description="`full`, `freeze`, `head`, `lora`, `dora`, `qlora` (lora beside weights in "
+        "four bits) or `package.module:function`.",
     )
     freeze_layers: Positive | None = Field(
         None, description="For `freeze`: how many of the lowest layers stay as they are."
     )
-    rank: Positive = Field(16, description="For `lora`.")
-    alpha: float = Field(32.0, gt=0, description="For `lora`: the scale is alpha / rank.")
-    lora_dropout: Fraction = Field(0.0, description="For `lora`: on what the adapter reads.")
+    rank: Positive = Field(16, description="For `lora`, `dora` and `qlora`.")
+    alpha: float = Field(32.0, gt=0, description="For the same: the scale is alpha / rank.")
+    lora_dropout: Fraction = Field(0.0, description="For the same: on what the adapter reads.")
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="For `lora`: names of the modules that get an adapter."
+        "all-linear", description="For the same: names of the modules that get an adapter."
     )
-    optimizer: str = Field("adamw", description="A name or `package.module:function`.")
+    optimizer: str = Field(
+        "adamw",
+        description="`adamw`, `sgd`, `momentum`, `adafactor`, `adamw-8bit`, `paged-adamw-8bit` "
+        "(CUDA only) or `package.module:function`.",
+    )
     learning_rate: float | None = Field(None, gt=0, description="The highest of the schedule.")
     head_learning_rate: float | None = Field(None, gt=0, description="For a new head.")
     weight_decay: float = Field(0.01, ge=0, description="Not of biases and norms.")
@@ -145,8 +151,16 @@ class Finetuned(ApproachConfig):
         description="On hidden values while training. Without it, how a batch is cut into "
         "micro-batches changes the update by rounding only.",
     )
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of matrix products and frozen weights; what trains stays in fp32."
+    dtype: Literal["auto", "fp32", "bf16", "pure-bf16"] = Field(
+        "auto",
+        description="Of matrix products and frozen weights; what trains stays in fp32. With "
+        "`pure-bf16` it is bf16 as well, gradients and AdamW's states too, and an update is lost "
+        "that is less than half of bf16's step, about 1/512 of the weight.",
+    )
+    checkpointing: bool = Field(
+        False,
+        description="Keep only what enters each layer and compute the rest again in the backward "
+        "pass: less memory, about a third more time, the same gradients.",
     )
     max_length: Positive | None = Field(None, description="Tokens per row.")
     patience: Positive = Field(3, description="Evaluations without improvement before stopping.")

@@ -17,14 +17,15 @@ from fitune.config import ApproachConfig, Task
 from fitune.data.rows import Rows
 from fitune.errors import ConfigError, FituneError, ModelError
 from fitune.evaluation.metrics import DEFAULT_METRIC, METRICS, Metric, custom_metric, find_metric
-from fitune.hardware import this_machine
+from fitune.hardware import Machine, this_machine
 from fitune.ladder.climb import Entry
 from fitune.models.architecture import describe
 from fitune.models.source import resolve_source
 from fitune.names import import_object, lookup
+from fitune.quantization.weights import require_bitsandbytes
 from fitune.runs import Run, explain_damage
 from fitune.training.methods import METHODS
-from fitune.training.optim import OPTIMIZERS
+from fitune.training.optim import EIGHT_BIT, OPTIMIZERS, require_device
 
 _PARTS_OF_APPROACH = ("fit", "predict", "cost", "options", "save", "load")
 
@@ -81,8 +82,7 @@ def ladder_entries(task: Task) -> list[Entry]:
         model = getattr(options, "model", None)
         size = 0
         if isinstance(options, config.Finetuned):
-            lookup(options.method or "full", METHODS, "method")
-            lookup(options.optimizer, OPTIMIZERS, "optimizer")
+            _check_packages_and_device(options, task)
         if model is not None:
             size = _size(model, task)
         rank = list(APPROACHES).index(use) if use in APPROACHES else len(APPROACHES)
@@ -96,6 +96,37 @@ def ladder_entries(task: Task) -> list[Entry]:
         )
         ranked.append(((rank, size), entry))
     return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _check_packages_and_device(options: config.Finetuned, task: Task) -> None:
+    """Find out now, and not at this rung, that its method or optimizer cannot run here.
+
+    Raises:
+        ConfigError: no such method or optimizer.
+        MissingExtraError: a package is not installed.
+        ResourceError: the optimizer needs another device.
+    """
+    lookup(options.method or "full", METHODS, "method")
+    lookup(options.optimizer, OPTIMIZERS, "optimizer")
+    if options.method == "qlora":
+        require_bitsandbytes("method qlora")
+    if options.optimizer in EIGHT_BIT:
+        require_bitsandbytes(f"optimizer {options.optimizer}")
+        require_device(options.optimizer, _device(task, this_machine(folder=".", load_torch=True)))
+
+
+def _device(task: Task, machine: Machine) -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        ConfigError: `device: cuda` on a machine without.
+    """
+    if task.device == "cuda" and not machine.gpus:
+        raise ConfigError(
+            "device is cuda, and torch sees no CUDA device here",
+            fix="set device: auto, or install a torch build with CUDA",
+        )
+    return "cuda" if machine.gpus and task.device != "cpu" else "cpu"
 
 
 def _use(options: ApproachConfig) -> str:
@@ -181,12 +212,7 @@ def make_work(
     """
     machine = this_machine(folder=".", load_torch=True)
     gpus = machine.gpus or ()
-    if task.device == "cuda" and not gpus:
-        raise ConfigError(
-            "device is cuda, and torch sees no CUDA device here",
-            fix="set device: auto, or install a torch build with CUDA",
-        )
-    device = "cuda" if gpus and task.device != "cpu" else "cpu"
+    device = _device(task, machine)
     native = gpus[0].native_bf16 if device == "cuda" else machine.native_bf16
     return Work(
         task=task,

@@ -29,6 +29,7 @@ from fitune.models.save import (
     saved_tokenizer_folder,
 )
 from fitune.models.source import ModelSource, resolve_source
+from fitune.quantization.weights import quantize_linear_layers
 from fitune.training.methods import METHODS
 
 LABELS = ("change_pin", "late_transfer", "lost_card")
@@ -65,9 +66,9 @@ def execute(code: str) -> dict[str, Any]:
     return names
 
 
-def close(found: np.ndarray, expected: np.ndarray) -> None:
+def close(found: np.ndarray, expected: np.ndarray, precision: float = 1e-5) -> None:
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(found - expected).max() <= precision * np.abs(expected).max()
     assert np.abs(expected).max() > 0.01  # something to compare
 
 
@@ -268,6 +269,94 @@ def run_readme_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.T
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(folder)
     return execute(code.replace('"a question"', '"why"'))["logits"]
+
+
+def in_four_bits(model: Any, compute_dtype: torch.dtype) -> Any:
+    return quantize_linear_layers(model, compute_dtype=compute_dtype)
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers' loading in four bits
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("qlora", "fp32"), ("qlora", "pure-bf16"), ("lora", "pure-bf16")]
+)
+@pytest.mark.parametrize("fixture", ["wide_decoder", "tiny_decoder"])
+def test_a_decoder_whose_base_is_held_in_fewer_bits(
+    fixture: str,
+    method: str,
+    dtype: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The README does as training did; of the tiny decoder, some layers are not in four bits."""
+    source = resolve_source(str(request.getfixturevalue(fixture)))
+    tokenizer = load_tokenizer(source)
+    template = ChatTemplate(tokenizer)
+    held = torch.float32 if dtype == "fp32" else torch.bfloat16
+    model = load_decoder(source, dtype=held, device="cpu")
+    model = METHODS[method](model, Finetuned(method=method, rank=4, dtype=dtype)).eval()
+    randomise(model)
+    tokens = torch.tensor([template.prompt(Row("what is my card")).tokens])
+    with torch.no_grad():
+        expected = model(input_ids=tokens).logits[:, -1].float().numpy()
+    save_decoder(
+        tmp_path / "saved",
+        model,
+        tokenizer,
+        chat_template=template.jinja,
+        instruction=None,
+        stop_tokens=template.stop_tokens,
+    )
+    read = load_saved_decoder(tmp_path / "saved", source, device="cpu", quantize=in_four_bits)
+    adapters = {p.dtype for n, p in read.named_parameters() if "lora_" in n}
+    assert adapters == {held}
+    with torch.no_grad():
+        assert np.array_equal(read(input_ids=tokens).logits[:, -1].float().numpy(), expected)
+
+    def chdir(to: Path) -> None:
+        monkeypatch.chdir(to)
+
+    readme = {
+        '"a question"': '"what is my card"',
+        "logits[:, -1]": "logits[:, -1].float()",
+    }
+    found = run_readme(tmp_path / "saved", readme, chdir)
+    close(found, expected, 1e-5 if dtype == "fp32" else 2e-2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("qlora", "fp32"), ("qlora", "bf16"), ("full", "pure-bf16")]
+)
+@pytest.mark.parametrize("fixture", ["wide_encoder", "wide_native_encoder"])
+def test_a_classifier_whose_base_is_held_in_fewer_bits(
+    fixture: str,
+    method: str,
+    dtype: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = resolve_source(str(request.getfixturevalue(fixture)))
+    tokenizer = load_tokenizer(source)
+    held = torch.bfloat16 if dtype == "pure-bf16" else torch.float32
+    made: Any = load_classifier(source, LABELS, dtype=held, device="cpu", seed=0)
+    options = Finetuned(method=method, rank=4, dtype=dtype)
+    if isinstance(made, PooledClassifier):
+        made.trunk = METHODS[method](made.trunk, options)
+    else:
+        made.model = METHODS[method](made.model, options)
+    randomise(made)
+    expected = answers(made.eval(), tokenizer)
+    save_classifier(tmp_path, made, tokenizer, labels=LABELS, max_length=64)
+    read = load_saved_classifier(tmp_path, source, device="cpu", quantize=in_four_bits)
+    assert np.array_equal(answers(read, tokenizer), expected)
+
+    def chdir(to: Path) -> None:
+        monkeypatch.chdir(to)
+
+    found = run_readme(tmp_path, {'["a text to classify"]': repr(TEXTS)}, chdir)
+    close(found, expected, 1e-5 if dtype == "fp32" else 2e-2)
 
 
 def test_nothing_is_saved_as_a_pickle(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -156,8 +156,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Custom.options": (one("plug:Constant"), one("plug:Constant", options={"answer": "help"})),
 }
 
-ELSEWHERE = {"Task.device", "Task.download", "Task.trust_remote_code"}
-"""These depend on what is outside the task; each has a test of its own below."""
+ELSEWHERE = {
+    "Task.device",
+    "Task.download",
+    "Task.trust_remote_code",
+    "Finetuned.checkpointing",
+}
+"""These depend on, or change, what is outside the outcome; each has a test of its own below."""
 
 PLUG = """
 from fitune.approaches.base import Cost, Prediction
@@ -337,6 +342,29 @@ def test_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     assert work("auto") == work("cuda") == ("cuda", "fp32", 60)
     assert work("cpu") == ("cpu", "bf16", 80)
+
+
+@pytest.mark.parametrize("model", ["ENCODER", "DECODER"])
+def test_checkpointing(ladder: Ladder, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must change nothing but how often layers are computed, and so how much is kept."""
+    from torch.utils import checkpoint
+
+    calls = [0]
+    counted = checkpoint.checkpoint
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return counted(*arguments, **options)
+
+    monkeypatch.setattr("transformers.modeling_utils.checkpoint", count)
+    without = ladder.outcome(tuned(model=model, epochs=1))
+    assert calls == [0]
+    found = ladder.outcome(tuned(model=model, epochs=1, checkpointing=True))
+    assert calls[0] > 0
+    for rung in (without["rungs"][0], found["rungs"][0]):
+        rung["losses"] = [record.get("loss") for record in rung["records"]]
+    assert found["rungs"][0]["losses"] == pytest.approx(without["rungs"][0]["losses"], rel=1e-4)
+    assert found["rungs"][0]["figures"] == without["rungs"][0]["figures"]
 
 
 def test_download(ladder: Ladder) -> None:

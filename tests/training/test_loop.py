@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fitune.errors import TrainingError
+from fitune.data.batches import Batch
+from fitune.errors import ResourceError, TrainingError
 from fitune.training.loop import Validation, _evaluation_steps
 from fitune.training.methods import trainable_parameters
 from training_kit import Kit
@@ -148,3 +149,38 @@ def test_the_untuned_model_is_validated_once(kit: Callable[..., Kit], tmp_path: 
     ]
     again = kit(rows=8, epochs=1.0).train(tmp_path, validate_before=True)
     assert again == trained
+
+
+@pytest.mark.parametrize("message", ["can't allocate memory: you tried", "CUDA"])
+def test_a_step_that_runs_out_of_memory_is_done_again_in_smaller_parts(
+    kit: Callable[..., Kit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    whole = kit(rows=24, epochs=1.0)
+    whole.train(tmp_path / "whole")
+    made = kit(rows=24, epochs=1.0)
+    loss_sum, notices, most = made.objective.loss_sum, [], 150
+
+    def scarce(model: object, batch: Batch) -> torch.Tensor:
+        if model.training and batch.input_ids.numel() > most:  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError(message) if message == "CUDA" else RuntimeError(message)
+        return loss_sum(model, batch)
+
+    monkeypatch.setattr(made.objective, "loss_sum", scarce)
+    made.train(tmp_path / "scarce", notices=notices)
+    assert any("memory ran out at step 1" in notice for notice in notices)
+    expected = trainable_parameters(whole.model)
+    for name, parameter in trainable_parameters(made.model).items():
+        assert torch.allclose(parameter, expected[name], atol=2e-5), name
+
+
+def test_one_row_that_does_not_fit_ends_in_one_sentence(
+    kit: Callable[..., Kit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = kit(rows=24, epochs=1.0)
+
+    def nothing_fits(model: object, batch: Batch) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(made.objective, "loss_sum", nothing_fits)
+    with pytest.raises(ResourceError, match="one row"):
+        made.train(tmp_path)

@@ -21,13 +21,12 @@ from fitune.models.architecture import Architecture
 from fitune.models.load import load_decoder, training_config
 from fitune.models.save import load_saved_decoder, save_decoder
 from fitune.models.source import ModelSource
+from fitune.quantization.weights import quantize_linear_layers
 from fitune.runs import read_json, write_json
 from fitune.training.loop import Validation
-from fitune.training.methods import METHODS, Method
+from fitune.training.methods import METHODS, Method, prepare
 from fitune.training.objectives import Sft
-
-FROZEN_BASE = {METHODS["lora"]}
-"""Methods that leave the base as it is, so that its weights may be kept in bf16."""
+from fitune.training.precision import precision
 
 
 class DecoderTuner:
@@ -55,16 +54,24 @@ class DecoderTuner:
 
     def build(self, method: Method, options: config.Finetuned) -> None:
         self.options = options
-        bf16 = options.dtype == "bf16" and method in FROZEN_BASE
-        self.model = load_decoder(
+        dtype = precision(options.dtype, options.method or "", decoder=True).weights
+        four_bit = method is METHODS["qlora"]
+        model = load_decoder(
             self.source,
-            dtype=torch.bfloat16 if bf16 else torch.float32,
-            device=self.work.device,
+            dtype=dtype,
+            device="cpu" if four_bit else self.work.device,
             config=training_config(self.source, options.dropout),
         )
+        if four_bit:
+            model = self._quantize(model, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed or 0)
-            self.model = method(self.model, options)
+            self.model = prepare(model, method, options)
+
+    def _quantize(self, model: Any, compute_dtype: torch.dtype) -> Any:
+        """Layer by layer on its way to the device, which so never holds the unquantized model."""
+        device = self.work.device
+        return quantize_linear_layers(model, compute_dtype=compute_dtype, device=device).to(device)
 
     def encode(self, row: Row) -> Encoded:
         return self.template.encode(row)
@@ -120,5 +127,7 @@ class DecoderTuner:
         write_json(folder / "answering.json", {"max_new_tokens": self.max_new_tokens})
 
     def load(self, folder: Path) -> None:
-        self.model = load_saved_decoder(folder, self.source, device=self.work.device)
+        self.model = load_saved_decoder(
+            folder, self.source, device=self.work.device, quantize=self._quantize
+        )
         self.max_new_tokens = read_json(folder / "answering.json")["max_new_tokens"]

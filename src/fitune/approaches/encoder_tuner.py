@@ -23,9 +23,11 @@ from fitune.models.architecture import Architecture
 from fitune.models.classifier import NativeClassifier, load_classifier
 from fitune.models.save import load_saved_classifier, save_classifier
 from fitune.models.source import ModelSource
+from fitune.quantization.weights import quantize_linear_layers
 from fitune.training.loop import Validation
-from fitune.training.methods import Method
+from fitune.training.methods import Method, prepare
 from fitune.training.objectives import Classify
+from fitune.training.precision import precision
 
 
 class EncoderTuner:
@@ -50,20 +52,18 @@ class EncoderTuner:
 
     def build(self, method: Method, options: config.Finetuned) -> None:
         self.options = options
-        # What trains must be fp32: an update of 1e-4 vanishes beside a bf16 weight. Matrix
-        # products run in bf16 under autocast all the same.
         self.model = load_classifier(
             self.source,
             self.labels,
-            dtype=torch.float32,
+            dtype=precision(options.dtype, options.method or "", decoder=False).weights,
             device=self.work.device,
             seed=options.seed or 0,
             dropout=options.dropout,
         )
         if isinstance(self.model, NativeClassifier):
-            self.model.model = method(self.model.model, options)
+            self.model.model = prepare(self.model.model, method, options)
         else:
-            self.model.trunk = method(self.model.trunk, options)
+            self.model.trunk = prepare(self.model.trunk, method, options)
 
     def encode(self, row: Row) -> Encoded:
         return self.template.encode(row)
@@ -83,9 +83,12 @@ class EncoderTuner:
         """A label needs no limit."""
 
     def validate(self, items: list[Encoded], rows: Rows) -> Validation:
-        """Loss and metric; the error is that of the share of right answers, ``std / sqrt(rows)``,
+        """Loss and metric, computed in training's dtype.
+
+        The error is that of the share of right answers, ``std / sqrt(rows)``,
         which for the other metrics of single labels is about right, too."""
-        logits = self._logits(items, None)
+        training = precision(self.options.dtype, self.options.method or "", decoder=False)
+        logits = self._logits(items, None, training.autocast)
         expected = [self.index.get(row.answer or "", -1) for row in rows]
         known = [i for i, label in enumerate(expected) if label >= 0]
         log_probs = log_softmax(logits.astype(np.float64), axis=1)
@@ -110,13 +113,16 @@ class EncoderTuner:
             return []
         return self._predictions(self._logits(items, progress))
 
-    def _logits(self, items: list[Encoded], progress: Progress | None) -> np.ndarray:
+    def _logits(
+        self, items: list[Encoded], progress: Progress | None, autocast: torch.dtype | None = None
+    ) -> np.ndarray:
         return classify(
             self.model,
             items,
             pad=self.tokenizer.pad_token_id,
             device=self.work.device,
             progress=(lambda done, total: progress("answering", done, total)) if progress else None,
+            autocast=autocast,
         )
 
     def _predictions(self, logits: np.ndarray) -> list[Prediction]:
@@ -136,4 +142,10 @@ class EncoderTuner:
         )
 
     def load(self, folder: Path) -> None:
-        self.model = load_saved_classifier(folder, self.source, device=self.work.device)
+        self.model = load_saved_classifier(
+            folder, self.source, device=self.work.device, quantize=_quantize
+        )
+
+
+def _quantize(model: Any, compute_dtype: torch.dtype) -> Any:
+    return quantize_linear_layers(model, compute_dtype=compute_dtype)

@@ -21,20 +21,24 @@ from fitune.data.rows import Row, Rows
 from fitune.data.template import Encoded
 from fitune.errors import ConfigError, ModelError, TrainingError
 from fitune.hardware import keep_freed_memory
-from fitune.memory.plan import micro_batch_tokens
-from fitune.models.architecture import describe
+from fitune.memory.headroom import live_bytes
+from fitune.memory.micro_batch import micro_batch_tokens
+from fitune.memory.options import Training
+from fitune.models.architecture import describe, read_config
 from fitune.models.load import load_tokenizer
 from fitune.models.pooling import read_pooling
 from fitune.models.save import saved_tokenizer_folder
 from fitune.models.source import ModelSource, resolve_source
 from fitune.names import lookup
+from fitune.quantization.weights import count_parameters
 from fitune.runs import read_json, write_json
 from fitune.training.attention import training_attention
 from fitune.training.defaults import resolve
 from fitune.training.loop import Settings, Trained, Validation, train
 from fitune.training.methods import METHODS, Method, trainable_parameters
 from fitune.training.objectives import Objective
-from fitune.training.optim import OPTIMIZERS, parameter_groups
+from fitune.training.optim import OPTIMIZERS, parameter_groups, require_device
+from fitune.training.precision import precision
 from fitune.training.track import MetricsFile
 
 OPTIONS = "options.json"
@@ -111,10 +115,15 @@ class Finetuned:
             else "use an encoder or a decoder",
         )
 
+    @property
+    def _decodes(self) -> bool:
+        return self.architecture.kind == "decoder"
+
     def _check(self) -> None:
         options = self._options
         lookup(options.method or "full", METHODS, "method")
         lookup(options.optimizer, OPTIMIZERS, "optimizer")
+        require_device(options.optimizer, self.work.device)
         limit = self.architecture.max_length
         if options.max_length and options.max_length > limit:
             raise ConfigError(
@@ -155,7 +164,7 @@ class Finetuned:
         valid_items, _ = self._encode(validation, "validation", options.max_length, drop=False)
         lengths = tuple(len(item) for item in items)
         if options.micro_batch_tokens is None:
-            tokens = self._micro_batch_tokens(max(lengths))
+            tokens = self._micro_batch_tokens(options, items)
             options = options.model_copy(update={"micro_batch_tokens": tokens})
         self._options = options
         if work.device == "cpu":
@@ -183,7 +192,7 @@ class Finetuned:
             options,
         )
         self._cost = Cost(
-            parameters=sum(p.numel() for p in self.tuner.model.parameters()),
+            parameters=count_parameters(self.tuner.model),
             trainable_parameters=sum(p.numel() for p in parameters.values()),
             rows=len(items),
         )
@@ -195,11 +204,13 @@ class Finetuned:
                 Settings(
                     options=options,
                     lengths=lengths,
-                    autocast=torch.bfloat16 if options.dtype == "bf16" else None,
+                    autocast=precision(
+                        options.dtype, options.method or "", decoder=self._decodes
+                    ).autocast,
                     device=work.device,
                     seed=options.seed or 0,
                     fingerprint=self._fingerprint(train_rows, validation),
-                    validate_before=self.architecture.kind == "decoder",
+                    validate_before=self._decodes,
                 ),
                 folder=work.folder / "checkpoints",
                 metrics=MetricsFile(work.folder / "metrics.jsonl"),
@@ -215,14 +226,31 @@ class Finetuned:
                 f"(untuned) to {after:.3f}."
             )
 
-    def _micro_batch_tokens(self, longest: int) -> int:
+    def _micro_batch_tokens(self, options: config.Finetuned, items: list[Encoded]) -> int:
         """As this training began, if it did: free memory changes, and with another cut of its
         batches a resumed training would differ by rounding."""
         begun = self.work.folder / OPTIONS
         if begun.is_file() and (tokens := read_json(begun).get("micro_batch_tokens")):
             return int(tokens)
+        work = self.work
+        assert options.batch_size
+        lengths = [len(item) for item in items]
+        training = Training(
+            options=options,
+            batch=options.batch_size,
+            seq=max(lengths),
+            padded=True,
+            answer_tokens=max(sum(item.learned) for item in items) or None,
+            labels=max(1, len(work.labels)),
+            device="cuda" if work.device == "cuda" else "cpu",
+        )
         return micro_batch_tokens(
-            self.architecture, longest=longest, memory_bytes=self.work.memory_bytes
+            read_config(self.source),
+            training,
+            lengths,
+            live_bytes(work.memory_bytes, training.device),
+            architecture=self.architecture,
+            pooling=read_pooling(self.source.folder),
         )
 
     def _encode(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from fitune.data.template import Encoded
 
 
+IGNORED = -100
+"""In the place of a label: nothing is learned here (as in transformers)."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows padded to one length, ready for one forward pass.
@@ -31,8 +35,11 @@ class Batch:
             the index of each row's label.
         positions: token objectives: ``[learned]`` int64, where in the flattened
             ``[rows * tokens]`` each target is predicted from (the token before it); else None.
+            With `answers`: in the flattened ``[rows * answer tokens]``.
         tokens: how many tokens are not padding.
         rows: the rows' indices in the data set.
+        answers: for models that read with one half and write with the other: ``[rows, answer
+            tokens]`` int64, `IGNORED` where a shorter answer is padded; else None.
     """
 
     input_ids: torch.Tensor
@@ -41,6 +48,7 @@ class Batch:
     positions: torch.Tensor | None
     tokens: int
     rows: tuple[int, ...]
+    answers: torch.Tensor | None = None
 
     @property
     def learned(self) -> int:
@@ -56,6 +64,7 @@ class Batch:
             positions=None
             if self.positions is None
             else self.positions.to(device, non_blocking=True),
+            answers=None if self.answers is None else self.answers.to(device, non_blocking=True),
         )
 
 
@@ -131,6 +140,18 @@ def token_batch(items: Sequence[Encoded], rows: Sequence[int], pad: int) -> Batc
     ]
     positions, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
     return Batch(input_ids, mask, targets, positions, int(mask.sum()), tuple(rows))
+
+
+def answer_batch(
+    items: Sequence[Encoded], answers: Sequence[Sequence[int]], rows: Sequence[int], pad: int
+) -> Batch:
+    """Rows for a model that reads an input and writes an answer: the targets are the answers."""
+    input_ids, mask = _pad([item.tokens for item in items], pad)
+    labels, _ = _pad(answers, IGNORED)
+    positions = (labels.flatten() != IGNORED).nonzero().flatten()
+    targets = labels.flatten()[positions]
+    tokens = int(mask.sum()) + len(targets)
+    return Batch(input_ids, mask, targets, positions, tokens, tuple(rows), labels)
 
 
 def label_batch(

@@ -25,17 +25,21 @@ def classify(
     pad: int,
     device: str,
     progress: Callable[[int, int], None] | None = None,
+    autocast: torch.dtype | None = None,
 ) -> np.ndarray:
     """Logits ``[rows, labels]`` float32, in the order of `items`.
 
-    Computed in the weights' own dtype, without autocast: an answer should not depend on which rows
-    it was computed beside beyond float32's rounding.
+    Args:
+        autocast: the dtype of matrix products; None for the weights' own, which answers are
+            computed in: an answer should not depend on which rows it was computed beside beyond
+            float32's rounding.
     """
     model.eval()
     lengths = [len(item) for item in items]
     result: np.ndarray | None = None
     done = 0
-    with torch.inference_mode():
+    faster = torch.autocast(device, dtype=autocast, enabled=autocast is not None)
+    with torch.inference_mode(), faster:
         for rows in micro_batches(range(len(items)), lengths, BATCH_TOKENS):
             batch = label_batch([items[i] for i in rows], [0] * len(rows), rows, pad).to(device)
             logits = model(batch.input_ids, batch.attention_mask).float().cpu().numpy()

@@ -1,41 +1,140 @@
-"""How many tokens fit into one forward and backward pass.
+"""What fits: ways of training against lengths of rows, and models against a budget.
 
-Knows an architecture's sizes and a budget in bytes; knows nothing of data or of running machines.
+Knows the catalogue, estimates and budgets; knows nothing of a running machine.
 """
 
 from __future__ import annotations
 
-from fitune.models.architecture import Architecture
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-WORKING_SET_TOKENS = 4096
-"""More tokens at once bring a CPU no speed once its matrix units are full, only memory."""
+from fitune.config import Finetuned
+from fitune.memory.estimate import estimate_training
+from fitune.memory.micro_batch import largest_batch
+from fitune.memory.options import Training
+from fitune.models.bundled import BundledModel, bundled_config, bundled_models
+from fitune.models.pooling import Pooling
 
-ACTIVATION_SHARE = 0.5
-"""Of the free memory: what activations may take. The rest is for what this rule does not count."""
+Progress = Callable[[int, int], None]
 
 
-def activation_bytes_per_token(architecture: Architecture) -> int:
-    """Bytes kept for the backward pass, per token: an upper estimate.
+@dataclass(frozen=True)
+class Way:
+    """A way of training, as a row of the matrix.
 
-    34 bytes per hidden value and layer in 16 bit without checkpointing (Korthikanti et al.,
-    arXiv:2205.05198, equation 1, without its attention-score term, which fused attention does not
-    keep), doubled for fp32, and four fp32 copies of a token's logits.
+    Attributes:
+        method: a name in `METHODS`.
+        checkpointing: whether activations are computed again.
     """
-    layers = 68 * architecture.hidden * architecture.layers
-    logits = 16 * architecture.vocabulary if architecture.kind == "decoder" else 0
-    return layers + logits
+
+    method: str
+    checkpointing: bool
+
+    def __str__(self) -> str:
+        return f"{self.method}, checkpointing" if self.checkpointing else self.method
 
 
-def micro_batch_tokens(architecture: Architecture, *, longest: int, memory_bytes: int) -> int:
-    """The most tokens, padding included, for one micro-batch.
+WAYS = tuple(
+    Way(method, checkpointing)
+    for method in ("full", "lora", "qlora")
+    for checkpointing in (False, True)
+)
+"""From what learns most to what needs least."""
 
-    Never less than the longest row, which cannot be cut.
+LENGTHS = (512, 2048, 8192)
+"""Tokens a row; those within the model's context are shown."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way at one length.
+
+    Attributes:
+        rows: of the largest micro-batch that fits; 0 where not even one row does.
+        peak_bytes: with so many rows, or with one where none fits.
+    """
+
+    way: Way
+    seq: int
+    rows: int
+    peak_bytes: int
+
+
+def plan_matrix(
+    config: Any,
+    training: Training,
+    budget: int,
+    *,
+    ways: Sequence[Way] = WAYS,
+    lengths: Sequence[int] = LENGTHS,
+    pooling: Pooling | None = None,
+    most: int = 256,
+    progress: Progress = lambda done, total: None,
+) -> list[Cell]:
+    """Every way at every length, way by way.
 
     Args:
-        longest: tokens of the longest row.
-        memory_bytes: free memory after the model, its gradients and optimizer are placed.
+        training: what the ways and lengths leave open.
+        budget: bytes of live tensors (see `headroom.live_bytes`).
+        most: rows beyond which nobody asks.
     """
-    state = 16 * architecture.parameters  # fp32 weights, gradients and two AdamW values
-    room = max(0, memory_bytes - state) * ACTIVATION_SHARE
-    fitting = int(room // activation_bytes_per_token(architecture))
-    return max(longest, min(WORKING_SET_TOKENS, fitting))
+    cells = []
+    for way in ways:
+        options = training.options.model_copy(
+            update={"method": way.method, "checkpointing": way.checkpointing}
+        )
+        for seq in lengths:
+            asked = replace(training, options=options, seq=seq)
+            found = largest_batch(config, asked, budget, pooling=pooling, most=most)
+            cells.append(Cell(way, seq, found.rows, found.peak_bytes))
+            progress(len(cells), len(ways) * len(lengths))
+    return cells
+
+
+def recommend(cells: Sequence[Cell]) -> Cell | None:
+    """The way that learns most among those that fit rows of the greatest length that any fits.
+
+    The order of `cells` says what learns most. None where nothing fits.
+    """
+    fitting = [cell for cell in cells if cell.rows]
+    if not fitting:
+        return None
+    longest = max(cell.seq for cell in fitting)
+    return next(cell for cell in fitting if cell.seq == longest)
+
+
+def models_that_fit(
+    training: Training, budget: int, *, kinds: Sequence[str] = ("encoder", "decoder")
+) -> Iterator[tuple[BundledModel, int]]:
+    """The catalogue's models whose step fits, largest first, with their peaks in bytes.
+
+    An iterator, since each takes about a second. Models of the same shapes are listed once.
+
+    Args:
+        budget: bytes of live tensors.
+    """
+    from fitune.models.architecture import kind_of
+
+    seen = set()
+    for model in sorted(bundled_models(), key=lambda m: -m.parameters):
+        if least_bytes(training.options, model.parameters) > budget:
+            continue
+        config = bundled_config(model)
+        shapes = (model.parameters, model.config["model_type"])
+        if shapes in seen or kind_of(config) not in kinds:
+            continue
+        seen.add(shapes)
+        peak = estimate_training(config, training).peak_bytes
+        if peak <= budget:
+            yield model, peak
+
+
+def least_bytes(options: Finetuned, parameters: int) -> int:
+    """Bytes below which no step can be, before anything is traced: the weights alone."""
+    if options.method == "qlora":
+        return parameters // 2
+    narrow = options.dtype == "pure-bf16" or (
+        options.dtype == "bf16" and options.method in ("lora", "dora")
+    )
+    return parameters * (2 if narrow else 4)

@@ -43,9 +43,10 @@ class PooledClassifier(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Token ids and mask ``[rows, tokens]`` int64 → logits ``[rows, labels]`` float32."""
         vectors = self.embed(input_ids, attention_mask)
-        # The head is tiny and its inputs are already float32: bf16 here would only cost accuracy.
+        # The head is tiny and its inputs are already float32: bf16 here would only cost accuracy,
+        # except where everything that trains is bf16.
         with torch.autocast(vectors.device.type, enabled=False):
-            return self.head(vectors * self.scale)
+            return self.head((vectors * self.scale).to(self.head.weight.dtype)).float()
 
     def head_parameters(self) -> list[nn.Parameter]:
         return list(self.head.parameters())
@@ -105,4 +106,4 @@ def load_classifier(
                 load_sequence_classifier(source, labels, dtype=dtype, device=device, config=config)
             )
         trunk = load_trunk(source, dtype=dtype, device=device, config=config)
-        return PooledClassifier(trunk, pooling, len(labels)).to(device)
+        return PooledClassifier(trunk, pooling, len(labels)).to(device=device, dtype=dtype)

@@ -155,7 +155,12 @@ def training_config(source: ModelSource, dropout: float) -> Any:
     seeds), at 15 % of a step's time on one core.
     """
     config = read_config(source)
-    for name, value in vars(config).items():
+    set_dropout(config, dropout)
+    return config
+
+
+def set_dropout(config: Any, dropout: float) -> None:
+    """As `training_config`, in a config at hand."""
+    for name, value in list(vars(config).items()):
         if isinstance(value, float | int) and ("dropout" in name or name.endswith("pdrop")):
             setattr(config, name, 0.0 if "att" in name else dropout)
-    return config

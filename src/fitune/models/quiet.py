@@ -1,13 +1,18 @@
 """Keeps other libraries' progress bars and advice off the user's terminal.
 
-Knows how transformers and datasets speak; what is worth saying, fitune says itself.
+Knows how transformers, datasets and bitsandbytes speak; what is worth saying, fitune says itself.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import logging as python_logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -26,3 +31,29 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def import_bitsandbytes() -> Any:
+    """bitsandbytes; None where it is not installed.
+
+    Where the processor multiplies bf16 and the package `kernels` is installed, too, importing
+    bitsandbytes fetches a compiled kernel from the network, and says so on the terminal where it
+    fails. Nothing may be fetched unasked, so `kernels` is out of its sight meanwhile; it then takes
+    its own kernel. To be called before whatever else imports it, as PEFT does.
+    """
+    if "bitsandbytes" in sys.modules or importlib.util.find_spec("bitsandbytes") is None:
+        return sys.modules.get("bitsandbytes")
+    voice = python_logging.getLogger("bitsandbytes")
+    level, kernels = voice.level, sys.modules.get("kernels", ...)
+    voice.setLevel(python_logging.ERROR)
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # how Python spells "not there"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module("bitsandbytes")
+    finally:
+        voice.setLevel(level)
+        if kernels is ...:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = kernels

@@ -6,7 +6,9 @@ few lines of Python that reproduce the outputs without fitune.
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from fitune.errors import RunError
 from fitune.models.classifier import Classifier, NativeClassifier, PooledClassifier
 from fitune.models.load import load_decoder, load_sequence_classifier, load_trunk
 from fitune.models.pooling import Pooling
-from fitune.models.quiet import quiet
+from fitune.models.quiet import import_bitsandbytes, quiet
 from fitune.models.source import ModelSource
 from fitune.runs import read_json, write_json, write_text
+
+Quantize = Callable[[Any, torch.dtype], Any]
+"""Puts a model's linear layers into four bits; the dtype is that of matrix products."""
 
 _POOL = {
     "mean": "(hidden * mask).sum(1) / mask.sum(1)",
@@ -58,6 +63,7 @@ def save_classifier(
         inner.save_pretrained(folder / place)
         tokenizer.save_pretrained(folder / place)
     about: dict[str, Any] = {"labels": list(labels), "max_length": max_length, "place": place}
+    about |= _how_held(inner)
     if isinstance(classifier, PooledClassifier):
         head = classifier.head
         save_file(
@@ -66,11 +72,16 @@ def save_classifier(
         )
         about |= {"pooling": asdict(classifier.pooling), "scale": classifier.scale}
     write_json(folder / "head.json", about)
-    write_text(folder / "README.md", _classifier_readme(classifier, place, adapted))
+    write_text(folder / "README.md", _classifier_readme(classifier, about))
 
 
-def load_saved_classifier(folder: Path, source: ModelSource, *, device: str) -> Classifier:
+def load_saved_classifier(
+    folder: Path, source: ModelSource, *, device: str, quantize: Quantize | None = None
+) -> Classifier:
     """What `save_classifier` wrote; `source` is the base model an adapter was trained on.
+
+    Args:
+        quantize: for adapters that were trained beside weights in four bits.
 
     Raises:
         RunError: files are missing or damaged.
@@ -80,13 +91,17 @@ def load_saved_classifier(folder: Path, source: ModelSource, *, device: str) -> 
     adapted = place == "adapter"
     here = ModelSource(str(folder / place), str(folder / place))
     base = source if adapted else here
+    dtype = getattr(torch, about.get("dtype", "float32"))
     if "pooling" not in about:
-        model = load_sequence_classifier(base, labels, dtype=torch.float32, device=device)
-        return NativeClassifier(_with_adapter(model, folder / place) if adapted else model).eval()
-    trunk = load_trunk(base, dtype=torch.float32, device=device)
+        model = load_sequence_classifier(base, labels, dtype=dtype, device=device)
+        if adapted:
+            model = _with_adapter(model, folder / place, about, quantize)
+        return NativeClassifier(model).eval()
+    trunk = load_trunk(base, dtype=dtype, device=device)
     if adapted:
-        trunk = _with_adapter(trunk, folder / place)
-    classifier = PooledClassifier(trunk, Pooling(**about["pooling"]), len(labels)).to(device)
+        trunk = _with_adapter(trunk, folder / place, about, quantize)
+    classifier = PooledClassifier(trunk, Pooling(**about["pooling"]), len(labels))
+    classifier.head.to(device=device, dtype=dtype)
     classifier.scale = about["scale"]
     try:
         classifier.head.load_state_dict(load_file(folder / "head.safetensors"))
@@ -118,15 +133,19 @@ def save_decoder(
     with quiet():
         model.save_pretrained(folder / place)
         tokenizer.save_pretrained(folder / place)
-    write_json(folder / "decoder.json", {"place": place, "dtype": str(model.dtype).split(".")[-1]})
-    write_text(
-        folder / "README.md",
-        _decoder_readme(place, str(model.dtype).split(".")[-1], instruction, stop_tokens),
-    )
+    about = {"place": place, **_how_held(model)}
+    write_json(folder / "decoder.json", about)
+    write_text(folder / "README.md", _decoder_readme(about, instruction, stop_tokens))
 
 
-def load_saved_decoder(folder: Path, source: ModelSource, *, device: str) -> Any:
+def load_saved_decoder(
+    folder: Path, source: ModelSource, *, device: str, quantize: Quantize | None = None
+) -> Any:
     """What `save_decoder` wrote; `source` is the base model an adapter was trained on.
+
+    Args:
+        quantize: for adapters that were trained beside weights in four bits. It is given the base
+            on the CPU, and places it on the device.
 
     Raises:
         RunError: files are missing or damaged.
@@ -136,7 +155,8 @@ def load_saved_decoder(folder: Path, source: ModelSource, *, device: str) -> Any
     dtype = getattr(torch, about["dtype"])
     if about["place"] == "model":
         return load_decoder(ModelSource(str(path), str(path)), dtype=dtype, device=device)
-    return _with_adapter(load_decoder(source, dtype=dtype, device=device), path)
+    base = load_decoder(source, dtype=dtype, device="cpu" if about.get("four_bit") else device)
+    return _with_adapter(base, path, about, quantize)
 
 
 def saved_tokenizer_folder(folder: Path) -> Path:
@@ -145,41 +165,106 @@ def saved_tokenizer_folder(folder: Path) -> Path:
     return folder / read_json(folder / name)["place"]
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
+def _how_held(model: Any) -> dict[str, Any]:
+    """What loading needs to know to compute as before.
+
+    `dtype` is that of weights that do not train, or of all; `adapter_dtype` that of an adapter;
+    `four_bit` the dtype of matrix products with weights in four bits, None where there are none;
+    `full_precision` the linear layers that are not in four bits where others are.
+    """
+    adapter = next((p for n, p in model.named_parameters() if "lora_" in n), None)
+    about: dict[str, Any] = {
+        "dtype": _name(model.dtype),
+        "adapter_dtype": None if adapter is None else _name(adapter.dtype),
+        "four_bit": None,
+    }
+    if getattr(model, "is_loaded_in_4bit", False):
+        layers = (getattr(module, "compute_dtype", None) for module in model.modules())
+        about["four_bit"] = next(_name(dtype) for dtype in layers if dtype is not None)
+        about["full_precision"] = _unquantized(model.get_base_model())
+    return about
+
+
+def _unquantized(model: Any) -> list[str]:
+    """The linear layers that are not in four bits, by the names they had before PEFT came."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [n for n, m in model.named_modules() if type(m) in (torch.nn.Linear, Conv1D)]
+    names = (re.sub(r"\.(base_layer|original_module)$", "", name) for name in linear)
+    return sorted({name for name in names if "lora_" not in name and "modules_to_save" not in name})
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _with_adapter(
+    model: Any, folder: Path, about: dict[str, Any], quantize: Quantize | None
+) -> Any:
+    import_bitsandbytes()
     from peft import PeftModel
 
+    if about.get("four_bit"):
+        assert quantize is not None, "who loads such an adapter brings the quantization"
+        model = quantize(model, getattr(torch, about["four_bit"]))
     try:
         with quiet():
             # PEFT would leave what the file lacks as it was drawn, and only warn.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, folder).eval()
+            model = PeftModel.from_pretrained(model, folder).eval()
     except Exception as error:  # safetensors' own is a plain Exception
         raise RunError(
             f"the adapter '{folder}' cannot be loaded ({str(error).splitlines()[0]})",
             fix="train again, or restore the folder",
         ) from error
+    if about.get("adapter_dtype") not in (None, "float32"):  # PEFT makes adapters in fp32
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(getattr(torch, about["adapter_dtype"]))
+    return model
 
 
-def _classifier_readme(classifier: Classifier, place: str, adapted: bool) -> str:
+def _load_lines(auto: str, about: dict[str, Any], extra: str = "") -> list[str]:
+    """Python that loads what was saved as `model`."""
+    place, dtype = about["place"], f"dtype=torch.{about['dtype']}"
+    if place != "adapter":
+        return [f'model = {auto}.from_pretrained("{place}", {dtype}).eval()']
+    lines = ['base = PeftConfig.from_pretrained("adapter").base_model_name_or_path']
+    if about["four_bit"]:
+        lines += [
+            'four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",',
+            "                              bnb_4bit_use_double_quant=True,",
+            f"                              bnb_4bit_compute_dtype=torch.{about['four_bit']},",
+            f"                              llm_int8_skip_modules={about['full_precision']})",
+        ]
+        extra += ", quantization_config=four_bit"
+    lines.append(f"model = {auto}.from_pretrained(base{extra}, {dtype})")
+    if about["four_bit"]:
+        lines += [
+            "for module in model.modules():  # no kernel that rounds more than training did",
+            "    module.support_avx512bf16_for_cpu = False",
+        ]
+    as_saved = "" if about["adapter_dtype"] == "float32" else ", autocast_adapter_dtype=False"
+    lines.append(f'model = PeftModel.from_pretrained(model, "adapter"{as_saved}).eval()')
+    return lines
+
+
+def _imports(auto: str, about: dict[str, Any]) -> list[str]:
+    names = f"{auto}, AutoTokenizer" + (", BitsAndBytesConfig" if about["four_bit"] else "")
+    peft = ["from peft import PeftModel, PeftConfig"] if about["place"] == "adapter" else []
+    return [*peft, f"from transformers import {names}", ""]
+
+
+def _classifier_readme(classifier: Classifier, about: dict[str, Any]) -> str:
     pooled = isinstance(classifier, PooledClassifier)
     auto = "AutoModel" if pooled else "AutoModelForSequenceClassification"
     lines = ["import json", "from pathlib import Path", "import torch"]
-    if adapted:
-        lines.append("from peft import PeftModel, PeftConfig")
     if pooled:
         lines.append("from safetensors.torch import load_file")
-    lines += [f"from transformers import {auto}, AutoTokenizer", ""]
+    lines += _imports(auto, about)
     lines += ['texts = ["a text to classify"]', 'about = json.loads(Path("head.json").read_text())']
-    lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{place}")')
-    extra = "" if pooled else ', num_labels=len(about["labels"])'
-    if adapted:
-        lines += [
-            'base = PeftConfig.from_pretrained("adapter").base_model_name_or_path',
-            f"model = {auto}.from_pretrained(base{extra}, dtype=torch.float32)",
-            'model = PeftModel.from_pretrained(model, "adapter").eval()',
-        ]
-    else:
-        lines.append(f'model = {auto}.from_pretrained("{place}", dtype=torch.float32).eval()')
+    lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{about["place"]}")')
+    lines += _load_lines(auto, about, "" if pooled else ', num_labels=len(about["labels"])')
     lines += [
         "batch = tokenizer(texts, padding=True, truncation=True, split_special_tokens=True,",
         '                  max_length=about["max_length"], return_tensors="pt")',
@@ -187,7 +272,7 @@ def _classifier_readme(classifier: Classifier, place: str, adapted: bool) -> str
     ]
     if isinstance(classifier, PooledClassifier):
         lines += [
-            "    hidden = model(**batch).last_hidden_state",
+            "    hidden = model(**batch).last_hidden_state.float()",
             'mask = batch["attention_mask"][..., None]',
             f"vectors = {_POOL[classifier.pooling.mode]}",
         ]
@@ -195,37 +280,25 @@ def _classifier_readme(classifier: Classifier, place: str, adapted: bool) -> str
             lines.append("vectors = torch.nn.functional.normalize(vectors, dim=-1)")
         lines += [
             'head = load_file("head.safetensors")',
-            'logits = vectors * about["scale"] @ head["weight"].T + head["bias"]',
+            'vectors = (vectors * about["scale"]).to(head["weight"].dtype)',
+            'logits = (vectors @ head["weight"].T + head["bias"]).float()',
         ]
     else:
-        lines.append("    logits = model(**batch).logits")
+        lines.append("    logits = model(**batch).logits.float()")
     lines.append('print([about["labels"][i] for i in logits.argmax(-1)])')
     return _readme("A text classifier", lines)
 
 
 def _decoder_readme(
-    place: str, dtype: str, instruction: str | None, stop_tokens: tuple[int, ...]
+    about: dict[str, Any], instruction: str | None, stop_tokens: tuple[int, ...]
 ) -> str:
-    lines = ["import torch"]
-    if place == "adapter":
-        lines.append("from peft import PeftModel, PeftConfig")
+    lines = ["import torch", *_imports("AutoModelForCausalLM", about)]
     lines += [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
         'text = "a question"',
         f"instruction = {instruction!r}",
-        f'tokenizer = AutoTokenizer.from_pretrained("{place}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{about["place"]}")',
     ]
-    if place == "adapter":
-        lines += [
-            'base = PeftConfig.from_pretrained("adapter").base_model_name_or_path',
-            f"model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.{dtype})",
-            'model = PeftModel.from_pretrained(model, "adapter").eval()',
-        ]
-    else:
-        lines.append(
-            f'model = AutoModelForCausalLM.from_pretrained("model", dtype=torch.{dtype}).eval()'
-        )
+    lines += _load_lines("AutoModelForCausalLM", about)
     lines += [
         'content = f"{instruction}\\n\\n{text}" if instruction else text',
         'prompt = tokenizer.apply_chat_template([{"role": "user", "content": content}],',

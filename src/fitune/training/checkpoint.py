@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,14 @@ class Checkpoint:
         step: optimizer steps done.
         parameters: what trains, by name.
         optimizer: the optimizer's tensors, ``"<parameter index>.<state name>"``.
+        numbers: its plain numbers (some count their steps so), by the same names.
         state: whatever else the loop needs, as JSON.
     """
 
     step: int
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
+    numbers: dict[str, int | float]
     state: dict[str, Any]
 
 
@@ -57,6 +60,7 @@ def save_checkpoint(
     with replaced_folder(target) as partial:
         save_file(_contiguous(parameters), partial / "parameters.safetensors")
         save_file(_contiguous(_optimizer_tensors(optimizer)), partial / "optimizer.safetensors")
+        write_json(partial / "numbers.json", _optimizer_numbers(optimizer))
         write_json(partial / "state.json", {**state, "step": step})
     for path in folder.iterdir():
         if path != target and (_NAME.fullmatch(path.name) or path.name.endswith(".partial")):
@@ -79,6 +83,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             step=int(state["step"]),
             parameters=load_file(path / "parameters.safetensors"),
             optimizer=load_file(path / "optimizer.safetensors"),
+            numbers=read_json(path / "numbers.json"),
             state=state,
         )
     except (SafetensorError, OSError, KeyError) as error:
@@ -96,11 +101,32 @@ def restore(
     """Put a checkpoint's tensors back, bit for bit."""
     copy_into(checkpoint.parameters, parameters)
     ordered = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, tensor in checkpoint.optimizer.items():
+    _make_states(optimizer, {int(key.partition(".")[0]) for key in checkpoint.optimizer})
+    for key, value in {**checkpoint.optimizer, **checkpoint.numbers}.items():
         index, _, name = key.partition(".")
         parameter = ordered[int(index)]
-        # AdamW counts its steps in a tensor that stays where the fused kernel expects it.
-        optimizer.state[parameter][name] = tensor.to(parameter.device)
+        state = optimizer.state[parameter]
+        if name in state and isinstance(value, torch.Tensor):
+            state[name].copy_(value)
+        elif isinstance(value, torch.Tensor):
+            # AdamW counts its steps in a tensor that stays where the fused kernel expects it.
+            state[name] = value.to(parameter.device)
+        else:
+            state[name] = value
+
+
+def _make_states(optimizer: torch.optim.Optimizer, indices: set[int]) -> None:
+    """Let bitsandbytes' optimizers, which have a method for it, make the states of the parameters
+    with these indices: only they can make paged memory, and share one code book among all."""
+    make = getattr(optimizer, "init_state", None)
+    if make is None:
+        return
+    index = 0
+    for g, group in enumerate(optimizer.param_groups):
+        for i, parameter in enumerate(group["params"]):
+            if index in indices:
+                make(group, parameter, g, i)
+            index += 1
 
 
 def save_parameters(path: Path, parameters: dict[str, nn.Parameter]) -> None:
@@ -146,13 +172,24 @@ def copy_into(tensors: dict[str, torch.Tensor], parameters: dict[str, nn.Paramet
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Each tensor once: bitsandbytes' optimizers share a code book among all parameters."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for key, value in _optimizer_states(optimizer):
+        if isinstance(value, torch.Tensor):
+            found.setdefault(id(value), (key, value))
+    return dict(found.values())
+
+
+def _optimizer_numbers(optimizer: torch.optim.Optimizer) -> dict[str, int | float]:
+    states = _optimizer_states(optimizer)
+    return {key: value for key, value in states if isinstance(value, int | float)}
+
+
+def _optimizer_states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
     ordered = [p for group in optimizer.param_groups for p in group["params"]]
-    return {
-        f"{index}.{name}": value
-        for index, parameter in enumerate(ordered)
-        for name, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
-    }
+    for index, parameter in enumerate(ordered):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            yield f"{index}.{name}", value
 
 
 def _contiguous(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:

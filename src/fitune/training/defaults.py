@@ -11,6 +11,7 @@ import math
 from fitune.config import Finetuned
 from fitune.models.architecture import Architecture
 from fitune.models.pooling import Pooling
+from fitune.training.precision import FROZEN_BASE
 
 TRAINED_LENGTH = 1024
 """Tokens per row for decoders: instruction data rarely has more, and memory grows with it."""
@@ -61,7 +62,7 @@ def learning_rate(architecture: Architecture, method: str) -> float:
     (Dettmers et al., arXiv:2305.14314, table 9).
     """
     size = architecture.parameters
-    if method == "lora":
+    if method in FROZEN_BASE:
         return min(1e-3, 2e-4 * (7e9 / size) ** 0.3)
     if architecture.kind == "decoder":
         return min(1e-4, 2e-5 * (7e9 / size) ** 0.3)

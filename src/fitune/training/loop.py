@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from fitune.config import Finetuned
-from fitune.data.batches import Order, micro_batches
-from fitune.errors import Interrupted, RunError, TrainingError
+from fitune.data.batches import Batch, Order, micro_batches
+from fitune.errors import Interrupted, ResourceError, RunError, TrainingError
 from fitune.training import checkpoint as checkpoints
 from fitune.training.methods import trainable_parameters
 from fitune.training.objectives import Objective
 from fitune.training.optim import schedule_factor
+from fitune.training.step import OutOfMemory
 from fitune.training.step import step as take_step
 from fitune.training.track import MetricsFile
 
@@ -103,6 +104,9 @@ def train(
 ) -> Trained:
     """Train, keep the best weights by validation, and leave them in the model.
 
+    Where memory runs out in the middle of a step, the step is done again in smaller micro-batches,
+    which changes the update by rounding only.
+
     Args:
         folder: holds checkpoints and the best weights; training goes on from what is there.
         validate: called with the model in evaluation mode.
@@ -120,7 +124,7 @@ def train(
     evaluation_steps = _evaluation_steps(total, per_epoch, options.evaluations_per_epoch)
     parameters = trainable_parameters(model)
     best_folder = folder / "best"
-    state = _State()
+    state = _State(micro_batch_tokens=options.micro_batch_tokens)
 
     checkpoint = checkpoints.load_checkpoint(folder)
     if checkpoint is not None:
@@ -156,7 +160,7 @@ def train(
         parts = [
             objective.batch(rows).to(settings.device)
             for rows in micro_batches(
-                epoch_batches[1][index], settings.lengths, options.micro_batch_tokens
+                epoch_batches[1][index], settings.lengths, state.micro_batch_tokens
             )
         ]
         factor = schedule_factor(
@@ -165,15 +169,24 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         model.train()
-        result = take_step(
-            model,
-            objective,
-            optimizer,
-            parts,
-            clip=options.clip,
-            autocast=settings.autocast,
-            seed=_step_seed(settings.seed, state.step),
-        )
+        try:
+            result = take_step(
+                model,
+                objective,
+                optimizer,
+                parts,
+                clip=options.clip,
+                autocast=settings.autocast,
+                seed=_step_seed(settings.seed, state.step),
+            )
+        except OutOfMemory as error:
+            largest = max(part.input_ids.numel() for part in parts)
+            state.micro_batch_tokens = _smaller(largest, parts, error)
+            notice(
+                f"memory ran out at step {state.step + 1:,} with micro-batches of {largest:,} "
+                f"tokens; going on with at most {state.micro_batch_tokens:,}"
+            )
+            continue
         loss, norm = float(result.loss), float(result.grad_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -229,6 +242,7 @@ def train(
 class _State:
     """Everything that decides what comes next, besides weights and optimizer state."""
 
+    micro_batch_tokens: int
     step: int = 0
     tokens: int = 0
     before: float | None = None
@@ -273,6 +287,18 @@ def _evaluate(
         state.without_gain += 1
     if gained or near:
         state.best_step, state.best_loss, state.best_score = state.step, found.loss, found.score
+
+
+def _smaller(largest: int, parts: Sequence[Batch], error: OutOfMemory) -> int:
+    """Half the tokens of the largest micro-batch, unless it is a single row already."""
+    rows = max(part.input_ids.shape[0] for part in parts)
+    if rows == 1:
+        raise ResourceError(
+            f"memory ran out with a micro-batch of one row of {largest:,} tokens",
+            fix="lower max_length, set checkpointing: true, or choose lora, qlora or a smaller "
+            "model",
+        ) from error
+    return largest // 2
 
 
 def _record(found: Validation, step: int, per_epoch: int) -> dict[str, float | str | None]:

@@ -2,7 +2,8 @@
 
 Knows modules; knows nothing of losses. A method is a function ``(model, options) -> model`` that
 sets `requires_grad` and may wrap the model; `model` is a transformers model: a trunk, a sequence
-classifier or a causal language model. To add one, write a function and a line in `METHODS`.
+classifier or a causal language model. To add one, write a function and a line in `METHODS`. On the
+meta device, where a model has sizes and no values, a method leaves one that takes the same memory.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from fitune.config import Finetuned
-from fitune.errors import ConfigError
-from fitune.models.quiet import quiet
+from fitune.errors import ConfigError, ModelError
+from fitune.models.quiet import import_bitsandbytes, quiet
 
 Method = Callable[[Any, Finetuned], Any]
 
@@ -64,6 +66,44 @@ def lora(model: Any, options: Finetuned) -> Any:
     Raises:
         ConfigError: no module is called as `target_modules` says.
     """
+    return _adapt(model, options)
+
+
+def dora(model: Any, options: Finetuned) -> Any:
+    """As `lora`, with the length of each row of the adapted weight learned apart from its direction
+    (Liu et al., arXiv:2402.09353, equation 5).
+
+    Raises:
+        ConfigError: no module is called as `target_modules` says.
+    """
+    return _adapt(model, options, use_dora=True)
+
+
+def qlora(model: Any, options: Finetuned) -> Any:
+    """As `lora`, beside weights in four bits (Dettmers et al., arXiv:2305.14314, section 3).
+
+    A model that is quantized already is not quantized again.
+
+    Raises:
+        ConfigError: no module is called as `target_modules` says.
+        MissingExtraError: bitsandbytes is not installed.
+        ModelError: no layer can be quantized.
+    """
+    from fitune.quantization.weights import is_quantized, quantize_linear_layers
+
+    if not is_quantized(model):
+        compute = torch.float32 if options.dtype == "fp32" else torch.bfloat16
+        if next(model.parameters()).is_meta:
+            from fitune.quantization.stand_in import stand_in_linear_layers
+
+            model = stand_in_linear_layers(model, compute_dtype=compute)
+        else:
+            model = quantize_linear_layers(model, compute_dtype=compute)
+    return _adapt(model, options)
+
+
+def _adapt(model: Any, options: Finetuned, **variant: Any) -> Any:
+    import_bitsandbytes()
     from peft import LoraConfig, TaskType, get_peft_model
 
     name = type(model).__name__
@@ -81,10 +121,14 @@ def lora(model: Any, options: Finetuned) -> Any:
         lora_dropout=options.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type=task,
+        **(_whole_head(model) if task is TaskType.SEQ_CLS else {}),
+        **variant,
     )
+    if stand_ins := _adapters_of_stand_ins(model):
+        config._register_custom_module(stand_ins)
     try:
         with quiet():
-            return get_peft_model(model, config)
+            model = get_peft_model(model, config)
     except ValueError as error:
         linear = sorted(
             {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -93,9 +137,89 @@ def lora(model: Any, options: Finetuned) -> Any:
             f"target_modules {targets!r} names no module of the model",
             fix=f"use all-linear, or some of {', '.join(linear)}",
         ) from error
+    if options.dtype == "pure-bf16":  # PEFT makes adapters in fp32
+        for parameter in trainable_parameters(model).values():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return model
 
 
-METHODS: dict[str, Method] = {"full": full, "freeze": freeze, "head": head, "lora": lora}
+def _whole_head(model: Any) -> dict[str, Any]:
+    """A new head has nothing to adapt: all of it trains, and none of it gets an adapter.
+
+    PEFT by itself knows heads of two names, and fails where a head is two layers of one of them
+    (DistilBERT's).
+    """
+    trunk = model.base_model_prefix
+    heads = [n for n, m in model.named_children() if n != trunk and list(m.parameters())]
+    return {"modules_to_save": heads, "exclude_modules": rf"(?!{trunk}\.).*"}
+
+
+def _adapters_of_stand_ins(model: nn.Module) -> dict[type[nn.Module], type[nn.Module]]:
+    """Which adapter PEFT is to put on which layer, where four-bit layers are stand-ins."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return {}
+    from fitune.quantization.stand_in import StandInLinear4bit
+    from fitune.training.stand_in_adapter import StandInLora4bit
+
+    there = any(isinstance(module, StandInLinear4bit) for module in model.modules())
+    return {StandInLinear4bit: StandInLora4bit} if there else {}
+
+
+METHODS: dict[str, Method] = {
+    "full": full,
+    "freeze": freeze,
+    "head": head,
+    "lora": lora,
+    "dora": dora,
+    "qlora": qlora,
+}
+
+
+def prepare(model: Any, method: Method, options: Finetuned) -> Any:
+    """Apply a method, and checkpoint activations where the options say so.
+
+    Raises:
+        ConfigError: see the methods.
+        ModelError: the family does not support checkpointing.
+    """
+    model = method(model, options)
+    if options.checkpointing:
+        checkpoint_activations(model)
+    return model
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Keep only what enters each layer, and compute the rest of the layer again in the backward
+    pass (Chen et al., arXiv:1604.06174, section 3).
+
+    Dropout draws the same numbers again, so gradients are those without checkpointing.
+
+    Args:
+        model: a transformers model, also one that PEFT wrapped; it is changed.
+
+    Raises:
+        ModelError: the family does not support it.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # The older name leaves transformers with version 6; 5.0 does not have the newer one yet.
+    enable = getattr(inner, "activation_checkpointing_enable", None)
+    try:
+        if enable is not None:
+            enable({"use_reentrant": False})
+        else:
+            inner.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(
+            f"models of the family '{inner.config.model_type}' do not support checkpointing",
+            fix="set checkpointing: false, or use another model",
+        ) from error
+    # It also makes embeddings ask for gradients, which only reentrant checkpointing needs: frozen
+    # layers below the first that trains would be computed again and gone through for nothing.
+    inner.disable_input_require_grads()
+    if inner.get_output_embeddings() is None:
+        # Encoders have no use for cached keys; asked for them, transformers would say on the
+        # terminal that they are not to be had.
+        inner.config.use_cache = False
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:

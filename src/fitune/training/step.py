@@ -32,6 +32,10 @@ class StepResult:
     grad_norm: torch.Tensor
 
 
+class OutOfMemory(Exception):
+    """There was not enough memory for a forward or backward pass; no weight has changed yet."""
+
+
 def step(
     model: nn.Module | Any,
     objective: Objective,
@@ -53,6 +57,9 @@ def step(
         autocast: the dtype of matrix products; None for the weights' own.
         seed: fixes the random numbers of this step (dropout), part by part; None where the model
             draws none. With dropout, cutting a batch otherwise changes which numbers a row meets.
+
+    Raises:
+        OutOfMemory: before the update, which so can be tried again in smaller parts.
     """
     learned = sum(part.learned for part in parts)
     total: torch.Tensor | None = None
@@ -64,9 +71,15 @@ def step(
             if autocast is not None
             else contextlib.nullcontext()
         )
-        with context:
-            loss = objective.loss_sum(model, part) / learned
-        loss.backward()
+        try:
+            with context:
+                loss = objective.loss_sum(model, part) / learned
+            loss.backward()
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            optimizer.zero_grad(set_to_none=True)
+            raise OutOfMemory from error
         total = loss.detach() if total is None else total + loss.detach()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
@@ -74,3 +87,10 @@ def step(
     optimizer.zero_grad(set_to_none=True)
     assert total is not None, "a global batch has at least one part"
     return StepResult(loss=total, grad_norm=norm)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    )
