@@ -24,8 +24,8 @@ class Observer(Protocol):
     def before(self) -> None:
         """An operation is about to run."""
 
-    def after(self, func: Any, result: Any) -> None:
-        """`func` returned `result`."""
+    def after(self, func: Any, result: Any, args: tuple[Any, ...] = ()) -> None:
+        """`func` returned `result` for `args`."""
 
 
 class FakeTensors(FakeTensorMode):
@@ -57,7 +57,7 @@ class FakeTensors(FakeTensorMode):
                     result = _answer(func, args, kwargs or {}, observer.bool_answer)
             else:
                 result = super().__torch_dispatch__(func, types, args, kwargs)
-            observer.after(func, result)
+            observer.after(func, result, args)
             return result
         finally:
             self._inside = False

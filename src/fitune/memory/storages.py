@@ -75,6 +75,7 @@ class LiveStorages(TorchDispatchMode):
         self.allocations: list[Allocation] = []
         self._names = {id(module): name for name, module in model.named_modules()}
         self.bool_answer = bool_answer
+        self._parameter_shapes = {parameter.shape for parameter in model.parameters()}
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._moment = 0
         self._round = 0
@@ -85,6 +86,7 @@ class LiveStorages(TorchDispatchMode):
         self._module_of_node: dict[int, str] = {}
         self._hooks: list[Any] = []
         self._fake: FakeTensors | None = None
+        self._summed: tuple[int, int] | None = None
 
     def __enter__(self) -> LiveStorages:
         self._hooks += [
@@ -147,7 +149,7 @@ class LiveStorages(TorchDispatchMode):
     ) -> Any:
         self.before()
         result = func(*args, **(kwargs or {}))
-        self.after(func, result)
+        self.after(func, result, args)
         return result
 
     def before(self) -> None:
@@ -164,14 +166,29 @@ class LiveStorages(TorchDispatchMode):
                 node._sequence_nr(), self._backward_module
             )
 
-    def after(self, func: Any, result: Any) -> None:
-        """`func` returned `result`."""
+    def after(self, func: Any, result: Any, args: tuple[Any, ...] = ()) -> None:
+        """`func` returned `result` for `args`."""
         if isinstance(result, torch.Tensor):
             self._see(result, func)
+            self._summed = self._sum_of_gradients(func, args)
         elif isinstance(result, list | tuple):
             for leaf in tree_leaves(result):
                 if isinstance(leaf, torch.Tensor):
                     self._see(leaf, func)
+
+    def _sum_of_gradients(self, func: Any, args: tuple[Any, ...]) -> tuple[int, int] | None:
+        """The storage that autograd would have added a gradient to, and the moment.
+
+        The gradients of a parameter that is used twice are summed in place where nobody else holds
+        the first, but not where tensors are fake. If it dies before anything else is born, nobody
+        did.
+        """
+        if func is not _ADD or torch._C._current_autograd_node() is None or self._fake is None:
+            return None
+        if args[0].shape not in self._parameter_shapes:
+            return None
+        known = self._known.get(id(args[0].untyped_storage()))
+        return (known[1], self._moment) if known else None
 
     def _see(self, tensor: torch.Tensor, operation: Any) -> None:
         try:
@@ -204,7 +221,8 @@ class LiveStorages(TorchDispatchMode):
 
         def died(_: Any) -> None:
             self._known.pop(key, None)
-            self.allocations[index].end = self._moment
+            in_place = self._summed == (index, self._moment)
+            self.allocations[index].end = self._moment - 1 if in_place else self._moment
 
         self._known[key] = (weakref.ref(storage, died), index)
 
@@ -229,6 +247,9 @@ class LiveStorages(TorchDispatchMode):
     def _leave_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._modules:
             self._modules.pop()
+
+
+_ADD = torch.ops.aten.add.Tensor
 
 
 def moments(allocations: list[Allocation]) -> list[int]:

@@ -173,10 +173,10 @@ class Places:
 
     def __init__(self, model: nn.Module, selection: Selection) -> None:
         self._classes = {name: type(module).__name__ for name, module in model.named_modules()}
-        # Wrapping (PEFT) puts a prefix before a stack's name.
+        # PEFT wraps what it adapts into two modules of its own.
+        before = {name.replace("base_model.model.", ""): name for name in self._classes}
         self._stacks = {
-            stack: next(n for n in self._classes if n == stack or n.endswith(f".{stack}"))
-            for stack in {layer.stack for layer in selection.layers}
+            stack: before[stack] for stack in {layer.stack for layer in selection.layers}
         }
         self._layers: dict[str, Place] = {}
         numbers: dict[str, int] = defaultdict(int)
