@@ -17,6 +17,7 @@ NAMES = [
     "TrainingError",
     "check",
     "doctor",
+    "estimate",
     "evaluate",
     "ladder",
     "load",

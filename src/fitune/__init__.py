@@ -23,7 +23,7 @@ from fitune.errors import (
 )
 
 if TYPE_CHECKING:
-    from fitune.api import check, doctor, evaluate, ladder, load, plan, tune
+    from fitune.api import check, doctor, estimate, evaluate, ladder, load, plan, tune
     from fitune.config import Task
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ _LAZY = {
     "Task": "fitune.config",
     "check": "fitune.api",
     "doctor": "fitune.api",
+    "estimate": "fitune.api",
     "evaluate": "fitune.api",
     "ladder": "fitune.api",
     "load": "fitune.api",
@@ -52,6 +53,7 @@ __all__ = [
     "TrainingError",
     "check",
     "doctor",
+    "estimate",
     "evaluate",
     "ladder",
     "load",

@@ -18,15 +18,19 @@ from fitune.data.load import load_rows, load_splits
 from fitune.data.rows import Rows, Splits
 from fitune.entries import ladder_entries, make_work, resolve_metric
 from fitune.errors import ConfigError, DataError, FituneError, Interrupted, RunError
+from fitune.estimating import answer
 from fitune.evaluation.significance import interval
 from fitune.ladder.climb import Climb, Entry, Watching, climb, further_metrics, naming
 from fitune.ladder.rung import Rung
 from fitune.machine import diagnose, environment
+from fitune.questions import Question
 from fitune.report.write import write_report
 from fitune.results import (
     CheckResult,
     DoctorResult,
+    EstimateResult,
     EvaluateResult,
+    FittingModels,
     LadderResult,
     TuneResult,
 )
@@ -47,6 +51,24 @@ class Silent:
 
     def rung(self, rung: Rung) -> None:
         """Not shown."""
+
+
+def estimate(
+    model: str | Path | None = None, *, on: Watching | None = None, **options: Any
+) -> EstimateResult | FittingModels:
+    """Will it fit? The memory that a model needs to train or to answer, from its config alone.
+
+    Args:
+        model: a name or a file, see `questions.Question`; None: which models of the catalogue fit.
+        on: told of progress.
+        options: as the command line has them, with underscores, e.g. ``method="qlora"``,
+            ``seq=2048``, ``budget="24GiB"``: see `questions.Question`.
+
+    Raises:
+        FituneError: any user mistake, in one sentence.
+        TypeError: there is no such option.
+    """
+    return answer(Question(None if model is None else str(model), **options), on or Silent())
 
 
 def ladder(

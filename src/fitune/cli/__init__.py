@@ -22,6 +22,7 @@ from fitune.errors import ConfigError, FituneError
 
 # verb → (module, one line of help), in the order in which a user meets them.
 VERBS: dict[str, tuple[str, str]] = {
+    "estimate": ("fitune.cli.estimate", "will it fit? memory to train or to answer, from a config"),
     "check": ("fitune.cli.check", "is the data fit to learn from? what is masked, what learned?"),
     "ladder": ("fitune.cli.ladder", "climb from baseline to fine-tuned model, and recommend"),
     "tune": ("fitune.cli.tune", "train one approach with full control"),

@@ -1,0 +1,1 @@
+"""How far off `fitune estimate` is: a grid of training steps, predicted and measured."""
