@@ -26,6 +26,7 @@ from fitune.memory.sharding import Sharding
 from fitune.memory.timing import times
 from fitune.models.bundled import find_bundled
 from fitune.models.configured import ConfiguredModel, configured_model
+from fitune.models.quiet import quiet
 from fitune.questions import (
     Asked,
     Question,
@@ -50,7 +51,6 @@ def answer(question: Question, on: Watching) -> EstimateResult | FittingModels:
     target = find_target(question.device, question.budget)
     if model.config is None:
         return weigh_shapes(question, target, model)
-    plan = None
     asked: Asked
     if question.inference:
         asked = asked_inference(question, target, model.config)
@@ -62,6 +62,16 @@ def answer(question: Question, on: Watching) -> EstimateResult | FittingModels:
         or (isinstance(asked, Training) and asked.options.method in FROZEN_BASE)
     )
     start = time.perf_counter()
+    with quiet():
+        result = _answered(question, target, model, asked, on)
+    return replace(result, seconds=round(time.perf_counter() - start, 3))
+
+
+def _answered(
+    question: Question, target: Target, model: ConfiguredModel, asked: Asked, on: Watching
+) -> EstimateResult:
+    """What fits, where that is asked; the estimate of it; and all that is asked for beside it."""
+    plan = None
     if isinstance(asked, Training) and question.wants_plan:
         asked, plan = _plan(question, target, model, asked, on)
     built = _built(model, asked)  # refuses what cannot be built, with a reason
@@ -69,13 +79,11 @@ def answer(question: Question, on: Watching) -> EstimateResult | FittingModels:
     while plan is not None and not result.fits and isinstance(asked, Training) and asked.batch > 1:
         # What the allocator loses is known only now, and may be more than the plan set aside.
         asked = replace(asked, batch=_fewer_rows(asked.batch, result))
-        plan = replace(plan, recommended=replace(plan.recommended, rows=asked.batch))
-        result = _one(question, target, model, asked, built, plan)
-        best = replace(plan.recommended, peak_bytes=result.peak_bytes)
+        result = _one(question, target, model, asked, built, None)
+        best = replace(plan.recommended, rows=asked.batch, peak_bytes=result.peak_bytes)
         plan = replace(plan, recommended=best)
         result = replace(result, plan=plan)
-    result = _further(question, target, model, asked, result, built)
-    return replace(result, seconds=round(time.perf_counter() - start, 3))
+    return _further(question, target, model, asked, result, built)
 
 
 def _fewer_rows(rows: int, result: EstimateResult) -> int:

@@ -15,8 +15,8 @@ from fitune.ladder.figures import size
 from fitune.memory import plan
 from fitune.memory.headroom import live_bytes
 from fitune.models.architecture import max_length_of
-from fitune.models.bundled import bundled_config
-from fitune.models.quiet import import_bitsandbytes
+from fitune.models.bundled import bundled_config, bundled_models
+from fitune.models.quiet import import_bitsandbytes, quiet
 from fitune.questions import Question, asked_training, echo_of
 from fitune.results import Budget, FittingModel, FittingModels
 from fitune.targets import find_target
@@ -42,15 +42,16 @@ def models_that_fit(question: Question, on: Watching) -> FittingModels:
     import_libraries(adapters=training.options.method in FROZEN_BASE)
     start = time.perf_counter()
     room = live_bytes(target.budget, target.kernels, target.capability)
-    on.progress("looking through the catalogue", 0, 1)
+    on.progress("models that fit", 0, len(bundled_models()))
     found = []
     # Encoders read short rows only.
     kinds = ("encoder", "decoder") if training.seq <= SHORT else ("decoder",)
-    for model, peak in plan.models_that_fit(training, room, kinds=kinds):
-        if max_length_of(bundled_config(model)) < training.seq:
-            continue
-        found.append(FittingModel(model.id, model.parameters, peak, model.licence))
-        on.progress(f"fits: {model.id}", 0, 1)
+    with quiet():
+        for model, peak in plan.models_that_fit(training, room, kinds=kinds):
+            if max_length_of(bundled_config(model)) < training.seq:
+                continue
+            found.append(FittingModel(model.id, model.parameters, peak, model.licence))
+            on.progress("models that fit", len(found), len(bundled_models()))
     if not found:
         raise ResourceError(
             f"no model of the catalogue fits: {target.of} of {size(target.budget)} has room for "

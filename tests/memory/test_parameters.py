@@ -102,6 +102,15 @@ def test_widths_of_attention() -> None:
     assert widths("deepseek-v3") == (128 * 160, 288)
 
 
+def test_a_layer_that_stands_for_all_is_met_as_often() -> None:
+    """ALBERT's largest: 12 passes through one layer, 4 · 4096² + 2 · 4096 · 16384 weights."""
+    config = bundled("albert-xxlarge-v2")
+    model = meta_model(config, Inference(1, 8)).requires_grad_(False)
+    found = counts(config, model, trainable=0, weight_bytes=4)
+    assert found.layers == 12
+    assert found.active == 12 * (4 * 4096**2 + 2 * 4096 * 16384)
+
+
 def test_adapters_count_and_the_head_trains_in_full_training_only() -> None:
     config = family("llama")
     asked = training(method="lora", dtype="bf16")

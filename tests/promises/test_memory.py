@@ -27,7 +27,6 @@ SAMPLE = (
     "bert-base lora adamw fp32 1×16",
     "electra-small full adamw-8bit bf16 16×128 micro=2",
     "gpt2 qlora adamw bf16 4×128",
-    "bloom-small lora adamw bf16 2×128 padded answers=32",
     "falcon-small lora adamw bf16 4×128",
     "starcoder2-small dora adamw bf16 2×128 padded",
     "olmo-small full sgd bf16 2×128",

@@ -112,10 +112,9 @@ def counts(config: Any, model: nn.Module, *, trainable: int, weight_bytes: float
     """
     text = config.get_text_config()
     embedding, head = _embeddings(model)
-    layers = list(_layer_weights(model))
-    share = _expert_share(text)
-    active = sum(w.numel() * (share if routed else 1) for w, routed in layers)
-    trained = sum(w.numel() * (share if routed else 1) for w, routed in layers if w.requires_grad)
+    layers = list(_layer_weights(model, text))
+    active = sum(w.numel() * times for w, times in layers)
+    trained = sum(w.numel() * times for w, times in layers if w.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     adapters = not any(p.requires_grad for p in model.parameters())
     if adapters:  # they follow the weights they stand beside
@@ -127,7 +126,7 @@ def counts(config: Any, model: nn.Module, *, trainable: int, weight_bytes: float
     return Counts(
         parameters=counted + (trainable if adapters else 0),
         active=int(active),
-        layers=sum(len(stack) for stack in stacks_of(model).values()),
+        layers=round(sum(len(stack) * times for stack, times in _stacks(model, text))),
         hidden=int(text.hidden_size),
         attention_width=query,
         kv_width=kept,
@@ -152,12 +151,26 @@ def trained_depth(model: nn.Module) -> float:
     return reached / max(1, depth)
 
 
-def _layer_weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
-    """Weights of matrix products in layers, and whether a router chooses among them."""
-    for stack in stacks_of(model).values():
+def _stacks(model: nn.Module, text: Any) -> list[tuple[nn.ModuleList, float]]:
+    """Stacks of layers, and how often each of their layers is gone through.
+
+    Once, but where one layer stands for all (Lan et al., arXiv:1909.11942, section 3.1).
+    """
+    several = [(stack, 1.0) for stack in stacks_of(model).values()]
+    shared = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == 1)
+    alone = next(shared, None)
+    if several or alone is None:
+        return several
+    return [(alone, float(text.num_hidden_layers))]
+
+
+def _layer_weights(model: nn.Module, text: Any) -> Iterator[tuple[nn.Parameter, float]]:
+    """Weights of matrix products in layers, and how often one token meets them."""
+    share = _expert_share(text)
+    for stack, times in _stacks(model, text):
         for name, parameter in stack.named_parameters():
             if parameter.ndim >= 2:
-                yield parameter, ".experts." in name
+                yield parameter, times * (share if ".experts." in name else 1.0)
 
 
 def _expert_share(text: Any) -> float:
