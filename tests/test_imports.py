@@ -16,6 +16,7 @@ SRC = Path(__file__).parents[1] / "src" / "fitune"
 # A room may import from lower tiers, and within itself; rooms of one tier are strangers.
 TIERS = [
     {"errors", "names", "sizes", "config", "taskproblems", "taskfile"},
+    {"malloc"},
     {"runs", "hardware", "devices", "signals"},
     {"evaluation", "models", "data", "numerics"},
     {"quantization"},

@@ -52,6 +52,7 @@ def measure(cell: Cell) -> Measured:
     from fitune.training.methods import trainable_parameters
 
     torch.manual_seed(0)
+    gc.collect()  # else what an earlier cell left in cycles is released, and counted, in this one
     baseline = _resident("VmRSS")
     made: list[Any] = []
     seconds = 0.0

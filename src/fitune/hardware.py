@@ -8,7 +8,6 @@ asked for: `import fitune` must stay fast.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shutil
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 import psutil  # type: ignore[import-untyped]
+
+from fitune.malloc import return_freed_memory
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -100,37 +101,6 @@ def disk_free(folder: str | Path = ".") -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next step instead of giving it back.
-
-    A training step frees and asks for the same buffers again; given back to the kernel, each comes
-    as fresh pages that must be zeroed (a tenth to a fifth of a small encoder's step). For the whole
-    process; does nothing where the C library is not glibc.
-    """
-    if (libc := _glibc()) is not None:
-        most = 2**31 - 1
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, most)
-        libc.mallopt(_M_TOP_PAD, 1 << 28)
-
-
-def return_freed_memory() -> None:
-    """Give what is freed back to the system now, so that the next measurement does not count it."""
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(0)
-
-
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 class PeakMemory:

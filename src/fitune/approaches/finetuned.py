@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,8 @@ from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
 from fitune.data.template import Encoded
 from fitune.errors import ConfigError, ModelError, TrainingError
-from fitune.hardware import keep_freed_memory
+from fitune.malloc import prepare_for_training
+from fitune.memory.estimate import estimate_training
 from fitune.memory.headroom import live_bytes
 from fitune.memory.micro_batch import micro_batch_tokens
 from fitune.memory.options import Training
@@ -163,12 +165,13 @@ class Finetuned:
         items, kept = self._encode(train_rows, "training", options.max_length, drop=True)
         valid_items, _ = self._encode(validation, "validation", options.max_length, drop=False)
         lengths = tuple(len(item) for item in items)
+        planned = self._planned(options, items)
         if options.micro_batch_tokens is None:
-            tokens = self._micro_batch_tokens(options, items)
+            tokens = self._micro_batch_tokens(planned, lengths)
             options = options.model_copy(update={"micro_batch_tokens": tokens})
         self._options = options
         if work.device == "cpu":
-            keep_freed_memory()
+            self._prepare_memory(planned, options.micro_batch_tokens or 1)
         work.progress("loading", 0, 1)
         self.tuner.build(lookup(options.method or "", METHODS, "method"), options)
         work.progress("loading", 1, 1)
@@ -226,32 +229,43 @@ class Finetuned:
                 f"(untuned) to {after:.3f}."
             )
 
-    def _micro_batch_tokens(self, options: config.Finetuned, items: list[Encoded]) -> int:
-        """As this training began, if it did: free memory changes, and with another cut of its
-        batches a resumed training would differ by rounding."""
-        begun = self.work.folder / OPTIONS
-        if begun.is_file() and (tokens := read_json(begun).get("micro_batch_tokens")):
-            return int(tokens)
+    def _planned(self, options: config.Finetuned, items: list[Encoded]) -> Training:
+        """A step with a whole batch of the longest rows."""
         work = self.work
         assert options.batch_size
-        lengths = [len(item) for item in items]
-        training = Training(
+        return Training(
             options=options,
             batch=options.batch_size,
-            seq=max(lengths),
+            seq=max(len(item) for item in items),
             padded=True,
             answer_tokens=max(sum(item.learned) for item in items) or None,
             labels=max(1, len(work.labels)),
             device="cuda" if work.device == "cuda" else "cpu",
         )
+
+    def _micro_batch_tokens(self, planned: Training, lengths: Sequence[int]) -> int:
+        """As this training began, if it did: free memory changes, and with another cut of its
+        batches a resumed training would differ by rounding."""
+        begun = self.work.folder / OPTIONS
+        if begun.is_file() and (tokens := read_json(begun).get("micro_batch_tokens")):
+            return int(tokens)
         return micro_batch_tokens(
             read_config(self.source),
-            training,
+            planned,
             lengths,
-            live_bytes(work.memory_bytes, training.device),
+            live_bytes(self.work.memory_bytes, planned.device),
             architecture=self.architecture,
             pooling=read_pooling(self.source.folder),
         )
+
+    def _prepare_memory(self, planned: Training, tokens: int) -> None:
+        """Have the C library keep what is freed if there is room for the holes it leaves."""
+        rows = max(1, min(planned.batch, tokens // planned.seq))
+        step = dataclasses.replace(planned, batch=rows)
+        estimate = estimate_training(
+            read_config(self.source), step, pooling=read_pooling(self.source.folder)
+        )
+        prepare_for_training(estimate.peak_bytes, self.work.memory_bytes)
 
     def _encode(
         self, rows: Rows, what: str, max_length: int, *, drop: bool

@@ -100,7 +100,7 @@ def fill(answers: Answers, tokens: int) -> None:
     quantized as there can be. Takes no more memory than the cache before and after.
     """
     old, new = _growing(answers.cache), _growing(new_cache(answers.model, answers.inference))
-    latest = min(RESIDUAL - 1, tokens)
+    latest = min(RESIDUAL - 1, tokens - 1)
     zero = torch.zeros((), dtype=answers.model.dtype)
     for index, layer in enumerate(old.layers):
         if not hasattr(layer, "keys"):  # a recurrent state is as large at any length

@@ -13,7 +13,9 @@ from unittest import mock
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from fitune.memory import recipes
 
 
 class Observer(Protocol):
@@ -46,6 +48,8 @@ class FakeTensors(FakeTensorMode):
         self._inside = False  # an operation made of others; a real kernel makes none of theirs
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked as often as everything else together
         observer = self.observer
         if observer is None or self._inside or func.namespace == "prim":
             return super().__torch_dispatch__(func, types, args, kwargs)
@@ -56,13 +60,25 @@ class FakeTensors(FakeTensorMode):
                 with self:
                     result = _answer(func, args, kwargs or {}, observer.bool_answer)
             else:
-                result = super().__torch_dispatch__(func, types, args, kwargs)
+                result = self._made(func, types, args, kwargs or {})
             observer.after(func, result, args)
             return result
         finally:
             self._inside = False
 
+    def _made(self, func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The result of an operation, by a recipe where one is known."""
+        key = recipes.key_of(func, args, kwargs)
+        recipe = recipes.look_up(key) if key is not None else None
+        if recipe is not None:
+            return recipe.cook(self, args[0] if args else None)
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if key is not None and not recipes.is_known(key):
+            recipes.remember(key, func, args, result)
+        return result
 
+
+_DEVICE = torch.ops.prim.device.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default
 _NONZERO = torch.ops.aten.nonzero.default
 _GROUPED = torch.ops.aten._grouped_mm.default

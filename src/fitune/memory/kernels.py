@@ -14,9 +14,12 @@ import torch
 from fitune.memory.storages import Allocation, LiveStorages
 
 SCRATCH: dict[Any, Callable[[torch.Tensor], int]] = {
-    torch.ops.aten._safe_softmax.default: lambda weights: weights.numel(),
+    torch.ops.aten._safe_softmax.default: lambda weights: (
+        weights.numel() + weights.numel() // max(1, weights.shape[-1]) + weights.element_size()
+    ),
 }
-"""Operation → bytes, from its result. *Safe softmax*: a boolean mask of the scores that are -inf
+"""Operation → bytes, from its result. *Safe softmax*: a boolean mask of the scores that are -inf,
+one of the rows that are nothing else, and a zero to put there
 (``aten/src/ATen/native/transformers/attention.cpp``); attention comes to it where no fused kernel
 fits, as when keys and values differ in size (multi-head latent attention)."""
 

@@ -109,7 +109,8 @@ def kv_cache_bytes(
         prompt: tokens that an encoder read; None: as many as `context`.
         number_bytes: of each number, and of the scales of quantized ones.
         kv_dtype: ``"int8"`` or ``"int4"``: quantized in groups of `GROUP`, all but the latest
-            `RESIDUAL` - 1 tokens (the most that stay as they are); None: not quantized.
+            `RESIDUAL` - 1 tokens (the most that stay as they are; the prompt does not); None: not
+            quantized.
 
     Raises:
         ModelError: see `layer_caches`.
@@ -121,7 +122,7 @@ def kv_cache_bytes(
             if kv_dtype is None:
                 total += requests * tokens * width * number_bytes
                 continue
-            latest = min(RESIDUAL - 1, context)
+            latest = min(RESIDUAL - 1, context - 1)
             # A window holds one token less while none is being computed.
             older = (
                 context - latest
@@ -149,8 +150,8 @@ def kv_bytes_per_token(
 
 
 def quantized_bytes(numbers: int, bits: int, scale_bytes: int) -> int:
-    """Bytes of so many quantized numbers with a scale and a zero point for each group."""
-    return math.ceil(numbers * bits / 8) + 2 * math.ceil(numbers / GROUP) * scale_bytes
+    """Bytes of so many quantized numbers, in whole groups with a scale and a zero point each."""
+    return math.ceil(numbers / GROUP) * (GROUP * bits // 8 + 2 * scale_bytes)
 
 
 def _numbers(text: Any, layout: Layout) -> tuple[int, int]:

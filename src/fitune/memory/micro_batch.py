@@ -55,22 +55,23 @@ def largest_batch(
     def estimate(rows: int) -> Estimate:
         return estimate_training(config, replace(training, batch=rows), pooling=pooling)
 
-    one = estimate(1)
-    if one.peak_bytes > budget or most <= 1:
-        return LargestBatch(int(one.peak_bytes <= budget), one.peak_bytes)
-    # One row alone is no measure: kernels spare it copies that two rows need.
-    two, three = estimate(2), estimate(3)
-    known = {1: one.peak_bytes, 2: two.peak_bytes, 3: three.peak_bytes}
+    known: dict[int, int] = {}
 
     def peak(rows: int) -> int:
         if rows not in known:
             known[rows] = estimate(rows).peak_bytes
         return known[rows]
 
+    # One row alone is no measure: kernels spare it copies that two rows need.
+    two = estimate(2) if most > 1 else None
+    if two is None or two.peak_bytes > budget:
+        return LargestBatch(int(peak(1) <= budget), peak(1))
+    three = estimate(3)
+    known |= {2: two.peak_bytes, 3: three.peak_bytes}
     bound = min(most, _bound(_by_place(two), _by_place(three), budget))
     if peak(bound) <= budget:
         return LargestBatch(bound, peak(bound))
-    fits, too_many = 1, bound
+    fits, too_many = 2, bound
     while too_many - fits > 1:
         share = (budget - peak(fits)) / (peak(too_many) - peak(fits))
         below = fits + math.floor((too_many - fits) * share)  # fits: it is below the chord
@@ -90,8 +91,6 @@ def _bound(two: dict[Any, int], three: dict[Any, int], budget: int) -> int:
     rows = float(MOST_ROWS)
     for place in two.keys() & three.keys():
         each = three[place] - two[place]
-        if two[place] > budget:
-            return 1
         if each > 0:
             rows = min(rows, 2 + (budget - two[place]) / each)
     return math.floor(rows)

@@ -1,0 +1,95 @@
+"""What the plan says fits, fits: random ways of training under hard limits of memory.
+
+    ./run bench fit                     30 cases (about half an hour)
+    ./run bench fit --count 3 --seed 9  others
+
+Each case is a model, a method, an optimizer, a length of rows and a budget. fitune plans the
+largest micro-batch. Then two real optimizer steps and an evaluation run with that many rows in a
+process of its own, whose memory the kernel limits to the budget (RLIMIT_DATA, above what the
+process had after its imports); then with one row more, to see whether the plan was timid. What the
+first refused number of rows really needs is measured without a limit. Writes memory/FIT.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.memory.cases import MIB, Outcome, cases, outcome
+
+MOST = 128
+"""Rows: beyond, a case says nothing of memory."""
+
+TIGHT, REFUSED = 0.85, 1.1
+"""Of the budget: what is taken at least where one row more would have ended, too; and what is
+always refused."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 1 where a case breaks the promise."""
+    parser = ArgumentParser(
+        prog="./run bench fit", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    outcomes = []
+    for number, case in enumerate(cases(options.count, options.seed), start=1):
+        outcomes.append(outcome(case, MOST))
+        print(f"{number:3}/{options.count} {_row(outcomes[-1])}", flush=True)
+    text = _page(outcomes)
+    print(text)
+    if (options.count, options.seed) == (30, 0):
+        (Path(__file__).parent / "memory" / "FIT.md").write_text(text, "utf-8")
+    return int(any(_broken(each) for each in outcomes))
+
+
+def _broken(found: Outcome) -> str:
+    """What of the promise a case breaks, if anything."""
+    if found.ended is False:
+        return "did not fit"
+    if found.refused_held and found.refused_held < found.predicted * 0.97:
+        return "refused more than it needs"
+    if found.more_ended and (found.used or 0.0) < TIGHT:
+        return "timid"
+    return ""
+
+
+def _row(found: Outcome) -> str:
+    rows = f"{found.rows:,}" if found.rows else "none"
+    used = f"{found.used:.1%}" if found.used is not None else ""
+    refused = f"{found.refused_held / found.case.budget:.2f}"
+    words = [found.case.line.format("…"), f"{found.case.budget / MIB:,.0f}", rows, used]
+    words += ["yes" if found.more_ended else "no", refused, _broken(found)]
+    return "| " + " | ".join(words) + " |"
+
+
+def _page(outcomes: Sequence[Outcome]) -> str:
+    planned = [each for each in outcomes if each.rows]
+    ended = sum(bool(each.ended) for each in planned)
+    lines = [
+        "# What the plan says fits, fits",
+        "",
+        f"Written by `./run bench fit`. {len(outcomes)} random cases (`cases.py`)."
+        f" In {len(planned)} something fits, and in {ended} of them the planned rows ended: two"
+        " real optimizer steps and an evaluation, under a hard limit of the process's data"
+        " (RLIMIT_DATA: the budget above what the process had after its imports). *Taken*: the most"
+        " that the process had of the budget. *One more*: whether one row more would have ended,"
+        f" too; then at least {TIGHT:.0%} should be taken. *Refused*: what the tensors of the first"
+        " refused number of rows need, measured, over the budget."
+        f" At most {MOST} rows are asked for.",
+        "",
+        "| way | budget, MiB | rows | taken | one more | refused | |",
+        "|---|--:|--:|--:|---|--:|---|",
+        *map(_row, outcomes),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

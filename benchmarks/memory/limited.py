@@ -1,0 +1,60 @@
+"""One way of training under a hard limit of memory: real steps that end well, or do not.
+
+    python -m benchmarks.memory.limited "gpt2 lora adamw fp32 4×64" BYTES
+
+Prints JSON: `ended`, and where it did, `held`, the most that the process's data took. The limit is
+the kernel's own (RLIMIT_DATA) and is counted from what the process had after its imports. Knows how
+training is put together; knows nothing of estimates.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory.cells import parse
+
+
+def run(line: str, limit: int) -> dict[str, Any]:
+    """Two updates and an evaluation of one cell, with `limit` bytes above the imports'."""
+    from fitune.malloc import prepare_for_training
+    from fitune.models.quiet import import_bitsandbytes
+
+    cell = parse(line)
+    if cell.training.options.method == "qlora" or "8bit" in cell.training.options.optimizer:
+        import_bitsandbytes()
+    import peft  # noqa: F401
+    import torch
+
+    from fitune.memory.scenario import apply_method, assemble, build_model
+
+    prepare_for_training(limit, limit)  # as before any training that has to fit
+    before = data_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (before + limit, before + limit))
+    most = 0
+    try:
+        torch.manual_seed(0)
+        model = apply_method(build_model(cell.config, cell.training, cell.pooling), cell.training)
+        scenario = assemble(model, cell.training)
+        for work in (scenario.step, scenario.step, scenario.evaluate):
+            work()
+            most = max(most, data_bytes())
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        return {"ended": False, "why": " ".join(str(error).split())[:200]}
+    return {"ended": True, "held": most - before}
+
+
+def data_bytes() -> int:
+    """What RLIMIT_DATA counts: private writable memory, whether touched or not."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["VmData"].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], int(sys.argv[2]))))

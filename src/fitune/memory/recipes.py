@@ -1,0 +1,194 @@
+"""What operations make of fake tensors, remembered.
+
+Knows torch's fake tensors; knows nothing of models or bytes. A trace asks torch the same question
+thousands of times: what shape comes of this operation on these shapes? torch remembers answers,
+too, but compares seventeen properties of each tensor to find one; tensors that are dense, without a
+known value and on the CPU differ in four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+MOST = 200_000
+"""Recipes kept; of one model at one length there are about a thousand."""
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A tensor of an operation's result."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make an operation's result again.
+
+    Attributes:
+        kind: ``"new"``: tensors with a storage of their own each; ``"view"``: one of the first
+            argument's storage; ``"itself"``: the first argument; ``"constant"``: `constant`.
+        made: the tensors.
+        several: whether the result is a tuple.
+    """
+
+    kind: str
+    made: tuple[Made, ...] = ()
+    several: bool = False
+    constant: Any = None
+
+    def cook(self, mode: FakeTensorMode, first: Any) -> Any:
+        """The result.
+
+        Args:
+            first: the operation's first argument.
+        """
+        if self.kind == "itself":
+            return first
+        if self.kind == "constant":
+            return self.constant
+        if self.kind == "view":
+            (made,) = self.made
+            bare = torch.empty(0, dtype=made.dtype, device="meta")
+            bare.set_(first.untyped_storage(), made.offset, made.shape, made.stride)
+            return FakeTensor(mode, bare, CPU)
+        tensors = [
+            FakeTensor(
+                mode, torch.empty_strided(m.shape, m.stride, dtype=m.dtype, device="meta"), CPU
+            )
+            for m in self.made
+        ]
+        return tuple(tensors) if self.several else tensors[0]
+
+
+_BOOK: dict[Any, Recipe | None] = {}
+
+
+def key_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Equal for calls with the same result; None where that cannot be told."""
+    parts: list[Any] = [func]
+    if not _describe(parts, args):
+        return None
+    for name in kwargs:
+        parts.append(name)
+        if not _describe(parts, (kwargs[name],)):
+            return None
+    return tuple(parts)
+
+
+def look_up(key: Any) -> Recipe | None:
+    return _BOOK.get(key)
+
+
+def is_known(key: Any) -> bool:
+    """Whether it was asked before, even where no recipe came of it."""
+    return key in _BOOK
+
+
+def remember(key: Any, func: Any, args: Sequence[Any], result: Any) -> None:
+    """What `func` made of `args`: a recipe, or the note that there is none."""
+    if len(_BOOK) >= MOST:
+        _BOOK.clear()
+    _BOOK[key] = _recipe(func, args, result)
+
+
+def _describe(parts: list[Any], values: Any) -> bool:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if type(value) is not FakeTensor and not isinstance(value, FakeTensor):
+                return False
+            if value.constant is not None or value.fake_device != CPU:
+                return False
+            if value.layout is not torch.strided or value.is_complex():
+                return False
+            parts += (value.dtype, value.shape, value.stride(), value.storage_offset())
+        elif isinstance(value, list | tuple):
+            parts.append(len(value))
+            if not _describe(parts, value):
+                return False
+        elif value is None or isinstance(value, _PLAIN):
+            parts += (type(value), value)
+        else:
+            return False
+    return True
+
+
+_PLAIN = (
+    bool,
+    int,
+    float,
+    str,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+)
+
+
+def _recipe(func: Any, args: Sequence[Any], result: Any) -> Recipe | None:
+    tags = func.tags
+    if torch.Tag.inplace_view in tags or torch.Tag.data_dependent_output in tags:
+        return None
+    if torch.Tag.dynamic_output_shape in tags or func.overloadpacket in _RESIZING:
+        return None
+    if result is None or (isinstance(result, tuple) and not result) or type(result) is int:
+        return Recipe("constant", constant=result)
+    first = args[0] if args else None
+    if result is first and isinstance(first, FakeTensor):
+        return Recipe("itself")
+    tensors = result if isinstance(result, tuple) else (result,)
+    if not all(type(t) is FakeTensor and t.fake_device == CPU for t in tensors):
+        return None
+    if any(t.constant is not None or t.requires_grad or t.is_complex() for t in tensors):
+        return None
+    made = tuple(Made(tuple(t.shape), t.stride(), t.dtype, t.storage_offset()) for t in tensors)
+    if func.is_view:
+        if len(tensors) != 1 or isinstance(result, tuple) or not isinstance(first, FakeTensor):
+            return None
+        same = tensors[0].untyped_storage()._cdata == first.untyped_storage()._cdata
+        return Recipe("view", made) if same else None
+    if _writes(func) or not _all_own(tensors, args):
+        return None
+    return Recipe("new", made, several=isinstance(result, tuple))
+
+
+_RESIZING = {torch.ops.aten.resize_, torch.ops.aten.set_, torch.ops.aten.resize_as_}
+
+
+def _writes(func: Any) -> bool:
+    return any(a.alias_info is not None for a in func._schema.arguments)
+
+
+def _all_own(tensors: Sequence[FakeTensor], args: Sequence[Any]) -> bool:
+    """Whether each has a storage of its own, of the size that its shape says."""
+    given = {
+        a.untyped_storage()._cdata
+        for a in torch.utils._pytree.tree_leaves(list(args))
+        if isinstance(a, torch.Tensor)
+    }
+    storages = [t.untyped_storage() for t in tensors]
+    own = {s._cdata for s in storages}
+    return (
+        len(own) == len(tensors)
+        and not own & given
+        and all(t.storage_offset() == 0 for t in tensors)
+        and all(s.nbytes() == _bytes_of(t) for s, t in zip(storages, tensors, strict=True))
+    )
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    """Of a storage that just holds it."""
+    if not tensor.numel():
+        return 0
+    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()

@@ -1,0 +1,125 @@
+"""Remembered results of operations: the same as torch's own, asked anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fitune.memory import recipes
+from fitune.memory.estimate import estimate_training
+from memory_kit import family, training
+
+CASES = [
+    ("llama", training(method="lora", dtype="bf16", padded=True)),
+    ("gemma3", training(checkpointing=True, micro_batches=2)),
+    ("mixtral", training(optimizer="momentum")),
+    ("gpt2", training(optimizer="adafactor", dtype="pure-bf16")),
+    ("bert", training(method="freeze", freeze_layers=3)),
+    ("distilbert", training(padded=True, dtype="bf16")),
+    ("t5", training()),
+]
+
+
+@pytest.mark.parametrize(("name", "asked"), CASES, ids=[name for name, _ in CASES])
+def test_an_estimate_is_the_same_by_recipes(
+    name: str, asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = family(name)
+    recipes._BOOK.clear()
+    learning = estimate_training(config, asked)
+    assert any(recipe is not None for recipe in recipes._BOOK.values())
+    known = len(recipes._BOOK)
+    by_recipe = estimate_training(config, asked)
+    assert len(recipes._BOOK) == known
+    monkeypatch.setattr(recipes, "key_of", lambda *_: None)
+    without = estimate_training(config, asked)
+    assert learning == by_recipe == without
+
+
+ATEN = torch.ops.aten
+OPERATIONS = [
+    (ATEN.mm.default, ((4, 6), (6, 3)), "new"),
+    (ATEN.native_layer_norm.default, ((4, 6), [6], (6,), (6,), 1e-5), "new"),
+    (ATEN.t.default, ((4, 6),), "view"),
+    (ATEN.slice.Tensor, ((4, 6), 0, 1, 3), "view"),
+    (ATEN.expand.default, ((1, 6), [5, 6]), "view"),
+    (ATEN.split.Tensor, ((4, 6), 2), None),  # several views
+    (ATEN.add_.Tensor, ((4, 6), (4, 6)), "itself"),
+    (ATEN.resize_.default, ((4, 6), [9]), None),
+    (ATEN.t_.default, ((4, 6),), None),
+    (ATEN.contiguous.default, ((4, 6),), "itself"),
+    (ATEN.nonzero.default, ((4, 6),), None),
+    (ATEN._foreach_mul_.Scalar, ([(4, 6), (3,)], 2.0), "constant"),
+    (ATEN.empty.memory_format, ([4, 6],), "new"),
+]
+
+
+@pytest.mark.parametrize(
+    ("func", "arguments", "kind"), OPERATIONS, ids=[str(o[0]) for o in OPERATIONS]
+)
+def test_a_recipe_makes_what_torch_made(func: Any, arguments: Any, kind: str | None) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+
+        def tensors(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return torch.empty(value)
+            if isinstance(value, list) and value and isinstance(value[0], tuple):
+                return [torch.empty(shape) for shape in value]
+            return value
+
+        args = tuple(tensors(value) for value in arguments)
+        given = args[0].untyped_storage()._cdata if isinstance(args[0], torch.Tensor) else None
+        recipe = None
+        try:
+            result = func(*args)
+        except Exception:  # asks for values
+            assert kind is None
+            return
+        recipe = recipes._recipe(func, args, result)
+        assert (recipe.kind if recipe else None) == kind
+        if recipe is None or kind == "constant":
+            return
+        again = recipe.cook(mode, args[0])
+        pairs = zip(
+            result if isinstance(result, tuple) else [result],
+            again if isinstance(again, tuple) else [again],
+            strict=True,
+        )
+        for theirs, ours in pairs:
+            assert ours.shape == theirs.shape and ours.stride() == theirs.stride()
+            assert ours.dtype == theirs.dtype and ours.device == theirs.device
+            assert ours.storage_offset() == theirs.storage_offset()
+            assert ours.untyped_storage().nbytes() == theirs.untyped_storage().nbytes()
+            shared = ours.untyped_storage()._cdata == given
+            assert shared == (kind in ("view", "itself"))
+
+
+def test_calls_that_differ_have_different_keys() -> None:
+    with FakeTensorMode():
+        a, b = torch.empty(4, 6), torch.empty(4, 6, dtype=torch.bfloat16)
+        turned = torch.empty(6, 4).t()
+        keys = [
+            recipes.key_of(ATEN.add.Tensor, (a, a), {}),
+            recipes.key_of(ATEN.add.Tensor, (a, b), {}),
+            recipes.key_of(ATEN.add.Tensor, (a, turned), {}),
+            recipes.key_of(ATEN.add.Tensor, (a, 1), {}),
+            recipes.key_of(ATEN.add.Tensor, (a, 1.0), {}),
+            recipes.key_of(ATEN.add.Tensor, (a, True), {}),
+            recipes.key_of(ATEN.add.Tensor, (a, a), {"alpha": 2}),
+            recipes.key_of(ATEN.sub.Tensor, (a, a), {}),
+        ]
+        assert len(set(keys)) == len(keys)
+
+
+def test_tensors_that_are_not_plain_have_no_key() -> None:
+    assert recipes.key_of(ATEN.neg.default, (torch.ones(2),), {}) is None  # real
+    with FakeTensorMode():
+        for tensor in (
+            torch.tensor(3.0),  # its value is known
+            torch.empty(2, device="meta"),
+            torch.empty(2, dtype=torch.complex64),
+        ):
+            assert recipes.key_of(ATEN.neg.default, (tensor,), {}) is None
