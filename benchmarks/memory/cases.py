@@ -59,7 +59,8 @@ class Outcome:
         ended: whether the real steps ended under the limit; None where none was planned.
         held: the most that the process took of the budget.
         more_ended: whether one row more would have ended, too.
-        refused_held: bytes of tensors measured with the first number of rows that the plan refuses.
+        refused_held: bytes of tensors measured with the first number of rows that the plan refuses;
+            0 where it refuses none that may be asked for.
     """
 
     case: Case
@@ -104,7 +105,7 @@ def outcome(case: Case, most: int) -> Outcome:
     found = largest_batch(one.config, one.training, room, pooling=one.pooling, most=most)
     planned = ran(case, found.rows) if found.rows else {"ended": None}
     more = ran(case, found.rows + 1) if found.rows < most else {"ended": False}
-    refused = measured(case, found.rows + 1)
+    refused = measured(case, found.rows + 1) if found.rows < most else 0
     return Outcome(
         case=case,
         rows=found.rows,

@@ -322,6 +322,7 @@ def _plan(
     Raises:
         ResourceError: nothing fits.
     """
+    from fitune.memory.parameters import meta_model
     from fitune.models.architecture import max_length_of
 
     most = max_length_of(model.config)
@@ -329,11 +330,13 @@ def _plan(
     if question.seq is not None:
         lengths = (training.seq,)
     room = live_bytes(target.budget, target.kernels, target.capability)
+    built: Any = meta_model(model.config, training, model.pooling)
     cells = plan_matrix(
         model.config,
         replace(training, micro_batches=1),
         room,
-        ways=_ways(question, model, training),
+        parameters=sum(parameter.numel() for parameter in built.parameters()),
+        ways=_ways(question, built),
         lengths=lengths,
         pooling=model.pooling,
         progress=lambda done, total: on.progress("what fits", done, total),
@@ -355,13 +358,11 @@ def _plan(
     return chosen, Plan(tuple(cells), best, room)
 
 
-def _ways(question: Question, model: ConfiguredModel, training: Training) -> tuple[Way, ...]:
+def _ways(question: Question, built: Any) -> tuple[Way, ...]:
     """Those that the options leave open and the model can do."""
-    from fitune.memory.parameters import meta_model
     from fitune.quantization.weights import linear_layers
 
     adapted = question.rank is not None or question.target_modules is not None
-    built: Any = meta_model(model.config, training, model.pooling)
     inner = getattr(built, "trunk", getattr(built, "model", built))
     inner = built if hasattr(built, "get_output_embeddings") else inner
     quantizable = bool(linear_layers(inner))

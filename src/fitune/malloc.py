@@ -18,7 +18,7 @@ import sys
 FRAGMENTED = 6
 """What the heap may grow to, times what is alive at once."""
 
-LARGE = 1 << 20
+LARGE = 1 << 18
 """Bytes of a block that gets a mapping of its own where memory is scarce."""
 
 

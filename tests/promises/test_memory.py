@@ -5,6 +5,7 @@ now."""
 from __future__ import annotations
 
 import functools
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -58,3 +59,16 @@ def test_half_of_the_cells_measured_now() -> None:
 
 def test_the_sample_is_of_the_grid() -> None:
     assert set(SAMPLE) <= {cell.name for cell in read_cells()}
+
+
+def test_the_published_grid() -> None:
+    cells = json.loads((ROOT / "benchmarks/memory/results.json").read_text("utf-8"))["cells"]
+    assert [cell["cell"] for cell in cells] == [cell.name for cell in read_cells()]
+    errors = [
+        abs(cell["predicted"]["peak_bytes"] / cell["measured"]["peak_bytes"] - 1)
+        for cell in cells
+        if "failed" not in cell
+    ]
+    assert len(errors) == len(cells) >= 60
+    assert max(errors) <= WORST
+    assert statistics.median(errors) <= MEDIAN

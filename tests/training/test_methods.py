@@ -321,3 +321,32 @@ def test_lora_trains_the_whole_of_a_new_head(family: str) -> None:
     assert sum(p.numel() for n, p in trained.items() if "modules_to_save" in n) == of_head
     assert all("lora_" in n or "modules_to_save" in n for n in trained)
     assert not any("lora_" in n and "classifier" in n for n in trained)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_a_router_that_is_a_linear_layer_stays_as_it_is(method: str) -> None:
+    from transformers import Llama4ForCausalLM, Llama4TextConfig
+
+    pytest.importorskip("bitsandbytes")
+    config = Llama4TextConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        intermediate_size_mlp=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_local_experts=2,
+        interleave_moe_layer_step=2,
+        pad_token_id=0,
+    )
+    model = METHODS[method](
+        Llama4ForCausalLM(config), Finetuned(method=method, rank=2, dtype="fp32")
+    )
+    adapted = {name for name in trainable_parameters(model) if "lora_A" in name}
+    assert any("q_proj" in name for name in adapted)
+    assert not any("router" in name for name in adapted)
+    ids = torch.randint(1, 64, (2, 5))
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(p.grad is not None for n, p in trainable_parameters(model).items() if "lora_B" in n)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from fitune.memory.cuda import UNCERTAINTY, outside_allocator, workspace_bytes
 from fitune.memory.options import Device
 
-CPU_FIXED = 96 << 20
-"""Bytes: matrix libraries' scratch space and threads' stacks, which no tensor accounts for."""
+CPU_FIXED = 64 << 20
+"""Bytes: matrix libraries' scratch space, threads' stacks and small blocks, which no tensor of an
+estimate accounts for. Measured: 35 to 52 MiB, where large blocks are mapped by themselves
+(`fitune.malloc`)."""
 
-CPU_SHARE = 0.05
-"""Of the rest: what malloc loses to rounding and to holes between tensors (up to 2.6 % more than
-the tensors by a malloc hook), and what an estimate may be wrong by."""
+CPU_SHARE = 0.04
+"""Of the rest: what is lost to whole pages (about 1 %), and what an estimate may be wrong by."""
 
 
 def live_bytes(budget: int, device: Device, capability: tuple[int, int] | None = None) -> int:

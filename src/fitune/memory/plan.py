@@ -66,6 +66,7 @@ def plan_matrix(
     training: Training,
     budget: int,
     *,
+    parameters: int,
     ways: Sequence[Way] = WAYS,
     lengths: Sequence[int] = LENGTHS,
     pooling: Pooling | None = None,
@@ -74,19 +75,26 @@ def plan_matrix(
 ) -> list[Cell]:
     """Every way at every length, way by way.
 
+    Of longer rows no more fit than of shorter ones, so each length is asked about as many rows as
+    the one before it allowed, and of a model whose weights alone are too much about one.
+
     Args:
         training: what the ways and lengths leave open.
+        lengths: from short to long.
         budget: bytes of live tensors (see `headroom.live_bytes`).
         most: rows beyond which nobody asks.
+        parameters: of the model.
     """
     cells = []
     for way in ways:
         options = training.options.model_copy(
             update={"method": way.method, "checkpointing": way.checkpointing}
         )
+        rows = most if least_bytes(options, parameters) <= budget else 1
         for seq in lengths:
             asked = replace(training, options=options, seq=seq)
-            found = largest_batch(config, asked, budget, pooling=pooling, most=most)
+            found = largest_batch(config, asked, budget, pooling=pooling, most=rows)
+            rows = max(1, found.rows)
             cells.append(Cell(way, seq, found.rows, found.peak_bytes))
             progress(len(cells), len(ways) * len(lengths))
     return cells

@@ -181,11 +181,12 @@ class LiveStorages(TorchDispatchMode):
 
         The gradients of a parameter that is used twice are summed in place where nobody else holds
         the first, but not where tensors are fake. If it dies before anything else is born, nobody
-        did.
+        did; but a view (the transposed product that a linear layer's gradient is, unless it was
+        cast after) is held by what it is a view of.
         """
         if func is not _ADD or torch._C._current_autograd_node() is None or self._fake is None:
             return None
-        if args[0].shape not in self._parameter_shapes:
+        if args[0].shape not in self._parameter_shapes or args[0]._is_view():
             return None
         known = self._known.get(id(args[0].untyped_storage()))
         return (known[1], self._moment) if known else None

@@ -42,13 +42,20 @@ def require_bitsandbytes(purpose: str) -> Any:
     return found
 
 
+def is_router(module: nn.Module) -> bool:
+    """Whether it chooses experts: some families derive such a layer from torch's linear one, but it
+    returns two tensors, which neither a four-bit layer nor an adapter in its place would."""
+    return isinstance(module, nn.Linear) and "Router" in type(module).__name__
+
+
 def linear_layers(model: Any) -> dict[str, nn.Module]:
     """Name → linear layer that can be quantized, of those in the trunk of a transformers model.
 
-    transformers' Conv1D (GPT-2) is a linear layer, too. Left out are the output head and whatever
-    else lies on top of the trunk, layers that share their weight with the embeddings, those that
-    the family keeps in fp32, and those whose number of inputs is no multiple of `BLOCK`: of these,
-    where a block reaches into the next row, bitsandbytes restores wrong weights on a CPU (0.50).
+    transformers' Conv1D (GPT-2) is a linear layer, too; a router is none (see `is_router`). Left
+    out are the output head and whatever else lies on top of the trunk, layers that share their
+    weight with the embeddings, those that the family keeps in fp32, and those whose number of
+    inputs is no multiple of `BLOCK`: of these, where a block reaches into the next row,
+    bitsandbytes restores wrong weights on a CPU (0.50).
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -62,6 +69,7 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
+        and not is_router(module)
         and id(module) in trunk
         and id(module.weight) not in kept
         and not any(part in fp32 for part in name.split("."))

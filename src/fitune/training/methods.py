@@ -8,6 +8,7 @@ meta device, where a model has sizes and no values, a method leaves one that tak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,7 @@ def _adapt(model: Any, options: Finetuned, **variant: Any) -> Any:
         lora_dropout=options.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type=task,
-        **(_whole_head(model) if task is TaskType.SEQ_CLS else {}),
+        **_left_out(model, whole_head=task is TaskType.SEQ_CLS),
         **variant,
     )
     if stand_ins := _adapters_of_stand_ins(model):
@@ -143,15 +144,22 @@ def _adapt(model: Any, options: Finetuned, **variant: Any) -> Any:
     return model
 
 
-def _whole_head(model: Any) -> dict[str, Any]:
-    """A new head has nothing to adapt: all of it trains, and none of it gets an adapter.
+def _left_out(model: Any, *, whole_head: bool) -> dict[str, Any]:
+    """What gets no adapter: routers, and a new head, which has nothing to adapt: all of it trains.
 
     PEFT by itself knows heads of two names, and fails where a head is two layers of one of them
     (DistilBERT's).
     """
-    trunk = model.base_model_prefix
-    heads = [n for n, m in model.named_children() if n != trunk and list(m.parameters())]
-    return {"modules_to_save": heads, "exclude_modules": rf"(?!{trunk}\.).*"}
+    from fitune.quantization.weights import is_router
+
+    patterns = [rf".*{re.escape(n)}" for n, m in model.named_modules() if is_router(m)]
+    chosen: dict[str, Any] = {}
+    if whole_head:
+        trunk = model.base_model_prefix
+        patterns.append(rf"(?!{trunk}\.).*")
+        heads = [n for n, m in model.named_children() if n != trunk and list(m.parameters())]
+        chosen["modules_to_save"] = heads
+    return chosen | ({"exclude_modules": "|".join(patterns)} if patterns else {})
 
 
 def _adapters_of_stand_ins(model: nn.Module) -> dict[type[nn.Module], type[nn.Module]]:

@@ -1,0 +1,35 @@
+"""What the plan says fits, fits. The 30 published cases take half an hour (`./run bench fit`); here
+is one of an encoder and one of a decoder, run now under the kernel's own limit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))
+
+from benchmarks.memory.cases import MIB, Case, ran  # noqa: E402
+
+from fitune.memory.headroom import live_bytes  # noqa: E402
+from fitune.memory.micro_batch import largest_batch  # noqa: E402
+
+CASES = (
+    Case("minilm-l6 full adamw fp32 {}×64", 560 * MIB),
+    Case("t5-small lora adamw bf16 {}×64 padded", 480 * MIB),
+)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA is Linux's")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.line)
+def test_the_largest_micro_batch_fits_and_twice_as_many_rows_do_not(case: Case) -> None:
+    one = case.cell(1)
+    room = live_bytes(case.budget, "cpu")
+    planned = largest_batch(one.config, one.training, room, pooling=one.pooling).rows
+    assert planned > 1
+    held = ran(case, planned)
+    assert held["ended"] is True, held
+    assert held["held"] >= 0.8 * case.budget
+    assert ran(case, 2 * planned)["ended"] is False
