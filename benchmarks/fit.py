@@ -28,9 +28,8 @@ from benchmarks.memory.cases import MIB, Outcome, cases, outcome
 MOST = 64
 """Rows: beyond, a case says nothing of memory."""
 
-TIGHT, REFUSED = 0.85, 1.1
-"""Of the budget: what is taken at least where one row more would have ended, too; and what is
-always refused."""
+TIGHT = 0.85
+"""Of the budget: what is taken at least where one row more would have ended, too."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,14 @@ from typing import Any
 
 from fitune.config import Finetuned
 from fitune.memory.options import Training
+from fitune.models.bundled import bundled_config, find_bundled
+
+
+def bundled(name: str) -> Any:
+    """The transformers config of a model of the catalogue."""
+    found = find_bundled(name)
+    assert found is not None
+    return bundled_config(found)
 
 
 def family(name: str, layers: int = 6) -> Any:

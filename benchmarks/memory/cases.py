@@ -1,6 +1,6 @@
 """Random ways of training and budgets, and what becomes of the planned micro-batch under them.
 
-Knows cells, plans and measurements; how results are shown is in `fit.py` beside.
+Knows cells, plans and measurements; how results are shown is in `benchmarks/fit.py`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Outcome:
 def cases(count: int, seed: int) -> Iterator[Case]:
     """The same for the same seed. Budgets from 300 MiB to 6 GiB, alike in ratio."""
     draw = random.Random(seed)
-    while count:
+    for _ in range(count):
         model = draw.choice((*ENCODERS, *WRITERS))
         # Most who write have their output layer in common with their embedding: no head to train.
         methods = (*METHODS, "head") if model in ENCODERS else METHODS
@@ -91,7 +91,6 @@ def cases(count: int, seed: int) -> Iterator[Case]:
         words += [f"{{}}×{draw.choice(LENGTHS)}", further]
         words += [draw.choice(("", "padded"))]
         yield Case(" ".join(filter(None, words)), int(300 * MIB * 20 ** draw.random()))
-        count -= 1
 
 
 def outcome(case: Case, most: int) -> Outcome:
@@ -119,15 +118,22 @@ def outcome(case: Case, most: int) -> Outcome:
 
 
 def ran(case: Case, rows: int) -> dict[str, Any]:
-    return _module("limited", case.line.format(rows), str(case.budget))
+    """What `limited.py` says; whatever else ends its process has not ended well, either."""
+    done = _module("limited", case.line.format(rows), str(case.budget))
+    if done.returncode:
+        return {"ended": False, "why": " ".join(done.stderr.split())[-200:]}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measured(case: Case, rows: int) -> int:
-    return int(_module("measure", case.line.format(rows))["peak_bytes"])
+    """Bytes of tensors at the peak, without a limit."""
+    done = _module("measure", case.line.format(rows))
+    done.check_returncode()
+    return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
 
 
-def _module(name: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
+def _module(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", f"benchmarks.memory.{name}", *arguments],
         cwd=HERE.parents[1],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -135,6 +141,3 @@ def _module(name: str, *arguments: str) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    if done.returncode:
-        return {"ended": False, "why": done.stderr.strip().splitlines()[-1:], "peak_bytes": 0}
-    return json.loads(done.stdout.splitlines()[-1])

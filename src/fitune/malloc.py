@@ -22,22 +22,22 @@ LARGE = 1 << 18
 """Bytes of a block that gets a mapping of its own where memory is scarce."""
 
 
-def prepare_for_training(needed: int, budget: int) -> bool:
+def has_plenty(needed: int, budget: int) -> bool:
+    """Whether the heap may grow as it does: `needed` bytes alive at once, of `budget` there are."""
+    return FRAGMENTED * needed <= budget
+
+
+def prepare_for_training(needed: int, budget: int) -> None:
     """Let freed memory be kept for the next step where there is room for it, else be exact.
 
     Args:
         needed: bytes alive at once.
         budget: bytes there are.
-
-    Returns:
-        whether freed memory is kept.
     """
-    plenty = FRAGMENTED * needed <= budget
-    if plenty:
+    if has_plenty(needed, budget):
         keep_freed_memory()
     else:
         map_large_blocks()
-    return plenty
 
 
 def keep_freed_memory() -> None:

@@ -19,14 +19,7 @@ from fitune.memory.kv_cache import (
     quantized_bytes,
 )
 from fitune.memory.options import Inference
-from fitune.models.bundled import bundled_config, find_bundled
-from memory_kit import family
-
-
-def catalogued(name: str) -> Any:
-    model = find_bundled(name)
-    assert model is not None
-    return bundled_config(model)
+from memory_kit import bundled, family
 
 
 @pytest.mark.parametrize(
@@ -41,11 +34,11 @@ def catalogued(name: str) -> Any:
     ],
 )
 def test_published_bytes_per_token(name: str, layout: Any, bytes_: int) -> None:
-    assert kv_bytes_per_token(catalogued(name), layout=layout) == bytes_
+    assert kv_bytes_per_token(bundled(name), layout=layout) == bytes_
 
 
 def test_a_window_ends_growth() -> None:
-    config = catalogued("mistral-7b-v0.1")
+    config = bundled("mistral-7b-v0.1")
     window = config.sliding_window
     assert window == 4096
     at_window = kv_cache_bytes(config, requests=1, context=window)

@@ -17,14 +17,7 @@ from fitune.memory.parameters import (
     trained_depth,
 )
 from fitune.memory.scenario import apply_method
-from fitune.models.bundled import bundled_config, find_bundled
-from memory_kit import family, training
-
-
-def bundled(name: str) -> Any:
-    found = find_bundled(name)
-    assert found is not None
-    return bundled_config(found)
+from memory_kit import bundled, family, training
 
 
 def built(config: Any, **options: Any) -> Any:

@@ -27,7 +27,7 @@ CASES = [
 def test_an_estimate_is_the_same_by_recipes(
     name: str, asked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = family(name)
+    config = family(name, layers=3)
     recipes._BOOK.clear()
     learning = estimate_training(config, asked)
     assert any(recipe is not None for recipe in recipes._BOOK.values())
@@ -112,6 +112,18 @@ def test_calls_that_differ_have_different_keys() -> None:
             recipes.key_of(ATEN.sub.Tensor, (a, a), {}),
         ]
         assert len(set(keys)) == len(keys)
+
+
+def test_the_default_dtype_is_part_of_the_question() -> None:
+    before = torch.get_default_dtype()
+    keys = []
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            torch.set_default_dtype(dtype)
+            keys.append(recipes.key_of(ATEN.ones.default, ([2, 3],), {}))
+    finally:
+        torch.set_default_dtype(before)
+    assert keys[0] != keys[1]
 
 
 def test_tensors_that_are_not_plain_have_no_key() -> None:

@@ -1,5 +1,5 @@
-"""What the plan says fits, fits. The 30 published cases take half an hour (`./run bench fit`); here
-is one of an encoder and one of a decoder, run now under the kernel's own limit."""
+"""What the plan says fits, fits. Random cases take a minute each (`./run bench fit`); here is one
+that classifies and one that writes, run now under the kernel's own limit."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
 from fitune.data.template import Encoded
 from fitune.errors import ConfigError, ModelError, TrainingError
-from fitune.malloc import prepare_for_training
+from fitune.malloc import has_plenty, prepare_for_training
 from fitune.memory.estimate import estimate_training
 from fitune.memory.headroom import live_bytes
-from fitune.memory.micro_batch import micro_batch_tokens
+from fitune.memory.micro_batch import micro_batch_tokens, rough_bytes
 from fitune.memory.options import Training
 from fitune.models.architecture import describe, read_config
 from fitune.models.load import load_tokenizer
@@ -259,13 +259,18 @@ class Finetuned:
         )
 
     def _prepare_memory(self, planned: Training, tokens: int) -> None:
-        """Have the C library keep what is freed if there is room for the holes it leaves."""
-        rows = max(1, min(planned.batch, tokens // planned.seq))
-        step = dataclasses.replace(planned, batch=rows)
-        estimate = estimate_training(
-            read_config(self.source), step, pooling=read_pooling(self.source.folder)
-        )
-        prepare_for_training(estimate.peak_bytes, self.work.memory_bytes)
+        """Have the C library keep what is freed if there is room for the holes it leaves.
+
+        Nothing is traced where a rough bound says that there is plenty.
+        """
+        budget = self.work.memory_bytes
+        needed = rough_bytes(self.architecture, max(tokens, planned.seq), planned.seq)
+        if not has_plenty(needed, budget):
+            rows = max(1, min(planned.batch, tokens // planned.seq))
+            step = dataclasses.replace(planned, batch=rows)
+            pooling = read_pooling(self.source.folder)
+            needed = estimate_training(read_config(self.source), step, pooling=pooling).peak_bytes
+        prepare_for_training(needed, budget)
 
     def _encode(
         self, rows: Rows, what: str, max_length: int, *, drop: bool

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-MOST = 200_000
-"""Recipes kept; of one model at one length there are about a thousand."""
+MOST = 50_000
+"""Recipes kept, of about a kilobyte; one model at one length has about a thousand."""
 
 CPU = torch.device("cpu")
 
@@ -72,11 +72,12 @@ class Recipe:
 
 
 _BOOK: dict[Any, Recipe | None] = {}
+"""Key → recipe, or None where there is none; for the whole process."""
 
 
 def key_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     """Equal for calls with the same result; None where that cannot be told."""
-    parts: list[Any] = [func]
+    parts: list[Any] = [func, torch.get_default_dtype()]  # which some results have
     if not _describe(parts, args):
         return None
     for name in kwargs:
@@ -105,7 +106,7 @@ def remember(key: Any, func: Any, args: Sequence[Any], result: Any) -> None:
 def _describe(parts: list[Any], values: Any) -> bool:
     for value in values:
         if isinstance(value, torch.Tensor):
-            if type(value) is not FakeTensor and not isinstance(value, FakeTensor):
+            if not isinstance(value, FakeTensor):
                 return False
             if value.constant is not None or value.fake_device != CPU:
                 return False
