@@ -1,0 +1,67 @@
+"""Methods that train the model's own parameters: all of them, or some.
+
+Knows modules; knows nothing of adapters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from fitune.config import Finetuned
+from fitune.errors import ConfigError
+
+
+def full(model: Any, options: Finetuned) -> Any:
+    """Every parameter trains."""
+    model.requires_grad_(True)
+    return model
+
+
+def freeze(model: Any, options: Finetuned) -> Any:
+    """The embeddings and the lowest `freeze_layers` layers stay as they are.
+
+    Raises:
+        ConfigError: `freeze_layers` is not given, or is more than there are.
+    """
+    layers = layers_of(model)
+    k = options.freeze_layers
+    if k is None or k > len(layers):
+        raise ConfigError(
+            f"method 'freeze' needs freeze_layers between 1 and {len(layers)} (the model's "
+            f"layers), and it is {k}",
+            fix=f"set freeze_layers, e.g. {max(1, len(layers) // 2)}",
+        )
+    model.requires_grad_(True)
+    base = model.base_model
+    embeddings = getattr(base, "embeddings", None) or model.get_input_embeddings()
+    embeddings.requires_grad_(False)
+    for layer in layers[:k]:
+        layer.requires_grad_(False)
+    return model
+
+
+def head(model: Any, options: Finetuned) -> Any:
+    """Only what lies on top of the trunk trains.
+
+    The caller's own head, outside `model`, is not touched and trains too.
+    """
+    model.requires_grad_(True)
+    model.base_model.requires_grad_(False)
+    return model
+
+
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """The model's stack of layers: its longest module list.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if not stacks:
+        raise ConfigError(
+            "the model has no stack of layers that could be frozen in part",
+            fix="use method full, head or lora",
+        )
+    return max(stacks, key=len)
