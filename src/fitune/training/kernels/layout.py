@@ -1,0 +1,146 @@
+"""Rows laid end to end in one sequence, and where each row's heads are found.
+
+Knows lengths; knows nothing of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+
+WASTE = 1.25
+"""Rows are computed together while padding them to the longest takes at most this much more."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring rows of about the same length, which are computed together.
+
+    Attributes:
+        start: the token at which the first begins.
+        lengths: tokens of each row.
+    """
+
+    start: int
+    lengths: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some rows are shorter than the longest, so that there is padding."""
+        return self.tokens < self.rows * self.longest
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which vectors go where, between ``[tokens, heads]`` and a group's padded
+    ``[rows, heads, longest]``.
+
+    Attributes:
+        gather: ``[rows * heads * longest]`` int64: the vector of all ``tokens * heads`` that goes
+            there; padding repeats a row's last.
+        scatter: ``[group's tokens * heads]`` int64: the way back.
+    """
+
+    gather: torch.Tensor
+    scatter: torch.Tensor
+
+
+class Layout:
+    """Of one micro-batch; what all layers ask for alike is made once.
+
+    Args:
+        lengths: tokens of each row, in order; sorted ones make few groups.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.lengths, self.device = tuple(lengths), device
+        self.groups = tuple(_groups(self.lengths))
+        self._places: dict[tuple[Group, int], Places] = {}
+        self._masks: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def places(self, group: Group, heads: int) -> Places:
+        key = (group, heads)
+        if key not in self._places:
+            self._places[key] = _places(group, heads, self.device)
+        return self._places[key]
+
+    def mask(
+        self, group: Group, *, causal: bool, window: int | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """What is added to scores: 0 where a token may be read, -inf where not.
+
+        Args:
+            window: tokens further away than this are not read; the token itself counts.
+
+        Returns:
+            ``[1 or rows, 1 or longest, longest]``.
+        """
+        if window is not None and window >= group.longest:
+            window = None
+        key = (group, causal, window, dtype)
+        if key not in self._masks:
+            self._masks[key] = _mask(group, causal, window, dtype, self.device)
+        return self._masks[key]
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[Group]:
+    start, longest, tokens = 0, 0, 0
+    members: list[int] = []
+    for length in lengths:
+        longest, tokens = max(longest, length), tokens + length
+        if members and (len(members) + 1) * longest > WASTE * tokens:
+            yield Group(start, tuple(members))
+            start += tokens - length
+            members, longest, tokens = [], length, length
+        members.append(length)
+    if members:
+        yield Group(start, tuple(members))
+
+
+def _places(group: Group, heads: int, device: torch.device) -> Places:
+    lengths = torch.tensor(group.lengths, device=device)
+    starts = torch.tensor([0, *accumulate(group.lengths)][:-1], device=device)
+    steps = torch.arange(group.longest, device=device)
+    head = torch.arange(heads, device=device)
+    tokens = group.start + starts[:, None] + torch.minimum(steps[None], lengths[:, None] - 1)
+    gather = tokens[:, None, :] * heads + head[None, :, None]
+    rows = torch.arange(group.rows, device=device)
+    row = torch.repeat_interleave(rows, lengths, output_size=group.tokens)
+    position = torch.arange(group.tokens, device=device) - starts[row]
+    scatter = (row[:, None] * heads + head[None]) * group.longest + position[:, None]
+    return Places(gather.flatten(), scatter.flatten())
+
+
+def _mask(
+    group: Group, causal: bool, window: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    steps = torch.arange(group.longest, device=device)
+    distance = steps[:, None] - steps[None, :]  # from the token read, to the one that reads
+    readable = torch.ones((1, 1, group.longest), dtype=torch.bool, device=device)
+    if causal:
+        readable = readable & (distance >= 0)[None]  # padding comes after all that is real
+    elif group.ragged:
+        lengths = torch.tensor(group.lengths, device=device)
+        readable = (steps[None] < lengths[:, None])[:, None, :]
+    if window is not None:
+        readable = readable & (distance.abs() < window)[None]
+        # Padding may find nothing else within reach, and the softmax of nothing is not a number.
+        readable = readable | (distance == 0)[None]
+    mask = torch.zeros(readable.shape, dtype=dtype, device=device)
+    return mask.masked_fill_(~readable, float("-inf"))
