@@ -74,12 +74,19 @@ def family(name: str, layers: int = 6) -> Any:
 
 
 def training(
-    *, batch: int = 2, seq: int = 48, padded: bool = False, micro_batches: int = 1, **options: Any
+    *,
+    batch: int = 2,
+    seq: int = 48,
+    packed: bool = True,
+    padded: bool = False,
+    micro_batches: int = 1,
+    **options: Any,
 ) -> Training:
     return Training(
         Finetuned(**{"method": "full", "dtype": "fp32", **options}),
         batch=batch,
         seq=seq,
+        packed=packed,
         padded=padded,
         micro_batches=micro_batches,
     )
@@ -88,9 +95,9 @@ def training(
 def measured(config: Any, asked: Training) -> int:
     """The peak of two real steps and an evaluation, by the CPU allocator's account."""
     from fitune.memory.measure import allocator_peak
-    from fitune.memory.scenario import apply_method, assemble, build_model
+    from fitune.memory.scenario import apply_method, assemble, build_model, ready
 
-    model = apply_method(build_model(config, asked), asked)
+    model = ready(apply_method(build_model(config, asked), asked), asked)
     held = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in [*model.parameters(), *model.buffers()]

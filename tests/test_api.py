@@ -124,9 +124,18 @@ def test_the_run_folder_is_complete(run: Any) -> None:
         assert any((folder / "model").iterdir())
     options = read(result.run / "rungs/tuned/options.json")
     unknown = {name for name, value in options.items() if value is None}
-    assert unknown <= {"max_train_rows", "freeze_layers", "dropout", "checkpoint_steps"}, (
-        "every default that is chosen is visible"
-    )
+    assert unknown <= {
+        "max_train_rows",
+        "freeze_layers",
+        "dropout",
+        "checkpoint_steps",
+        "adapter",
+        "class_weights",
+        "dpo_beta",
+        "ema",
+        "lora_plus",
+        "neftune",
+    }, "every default that is chosen is visible"
     records = lines(result.run / "rungs/tuned/metrics.jsonl")
     train = [r for r in records if r["kind"] == "train"]
     assert [r["step"] for r in train] == list(range(1, len(train) + 1))

@@ -18,9 +18,9 @@ CAPS = ["data.max_rows.train=80", "data.max_rows.validation=10", "data.max_rows.
 CONTEXT = 1024
 
 
-def test_there_are_examples_of_both_kinds() -> None:
+def test_there_are_examples_of_all_kinds() -> None:
     kinds = {load_task(path).kind for path in EXAMPLES}
-    assert kinds == {"classify", "generate"}
+    assert kinds == {"classify", "generate", "language-model"}
 
 
 @pytest.fixture
@@ -32,12 +32,25 @@ def banking(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two answers to each prompt."""
+    path = tmp_path / "pairs.jsonl"
+    records = [
+        {"prompt": f"where is my card {i}", "chosen": f"please help {i}", "rejected": "why"}
+        for i in range(40)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_example(
     path: Path,
     tmp_path: Path,
     banking: Path,
     questions: Path,
+    pairs: Path,
     tiny_encoder: Path,
     tiny_decoder: Path,
 ) -> None:
@@ -62,6 +75,8 @@ def test_example(
         overrides.append("max_answer_tokens=8")
     if not task.data.train.startswith("sample:"):
         rows = banking if task.kind == "classify" else questions
+        if any(getattr(approach, "objective", None) == "dpo" for approach in task.approaches):
+            rows = pairs
         overrides.append(f"data.train={rows}")
         if task.data.test is not None:
             new = rows.with_name("test.csv")

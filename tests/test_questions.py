@@ -40,6 +40,8 @@ OLD_GPU = Target("cuda", None, 10**9, "T4", True, (7, 5), bf16=False, here=False
         ({"rank": True}, "--rank is True"),
         ({"devices": 10**9}, "--devices is 1000000000; .*16,384"),
         ({"method": "lorra"}, "--method is 'lorra'; did you mean lora"),
+        ({"objective": "prefer"}, "--objective is 'prefer'; use one of classify, masked, sft, dpo"),
+        ({"inference": True, "objective": "dpo"}, "--objective is for training"),
         ({"method": "plug:fn"}, "--method is 'plug:fn'; use one of full, freeze"),
         ({"optimizer": "adam"}, "did you mean adamw"),
         ({"dtype": "fp16"}, "--dtype is 'fp16'"),
@@ -119,6 +121,9 @@ def test_answering_is_in_16_bit_where_that_is_computed() -> None:
     [
         ("llama", {"seq": 4096}, "--seq is 4,096, more than the 2,048 tokens"),
         ("llama", {"labels": 3}, "--labels is for models that classify"),
+        ("llama", {"objective": "masked"}, "--objective is 'masked', .* a decoder; use sft, dpo"),
+        ("bert", {"objective": "dpo"}, "--objective is 'dpo', .* an encoder; use classify, masked"),
+        ("t5", {"objective": "sft"}, "--objective is 'sft', .* an encoder-decoder; leave out"),
         ("bert", {"answer_tokens": 3}, "--answer-tokens is for models that write"),
         ("llama", {"seq": 8, "answer_tokens": 8}, "give at most 7"),
         ("llama", {"optimizer": "paged-adamw-8bit"}, "the device is cpu"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from fitune.data.rows import Row
 from fitune.data.template import ChatTemplate, Encoded
 from fitune.models.load import load_decoder, load_tokenizer
 from fitune.models.source import resolve_source
+from fitune.training.kernels.fused import fused_layers
 from fitune.training.loop import Settings, Trained, Validation, train
 from fitune.training.methods import METHODS, trainable_parameters
 from fitune.training.objectives import Sft
+from fitune.training.objectives.head import head_is_last
 from fitune.training.optim import OPTIMIZERS, parameter_groups
+from fitune.training.packing import can_pack, rows_apart
 from fitune.training.track import MetricsFile
 
 OPTIONS = Finetuned(
@@ -64,7 +68,6 @@ class Kit:
         self.tokenizer = load_tokenizer(source)
         self.template = ChatTemplate(self.tokenizer, instruction="answer with one")
         self.items: list[Encoded] = [self.template.encode(row) for row in conversations(rows)]
-        self.objective = Sft(self.items, pad=self.tokenizer.pad_token_id)
         torch.manual_seed(0)
         base = load_decoder(source, dtype=torch.float32, device="cpu")
         self.model: Any = METHODS[options.method or "full"](base, options)
@@ -72,6 +75,17 @@ class Kit:
             for name, parameter in self.model.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter, std=0.1)
+        self.objective = Sft(
+            self.items,
+            pad=self.tokenizer.pad_token_id,
+            packed=options.packing and can_pack(self.model),
+            fused=options.fused and head_is_last(self.model),
+        )
+
+    def fused(self) -> AbstractContextManager[None]:
+        """Inside the block, the model's layers are computed by kernels, as in a real training."""
+        compute = torch.bfloat16 if self.options.dtype == "bf16" else torch.float32
+        return fused_layers(self.model, compute, wanted=self.options.fused)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -105,30 +119,31 @@ class Kit:
         fingerprint: str = "same",
         validate_before: bool = False,
     ) -> Trained:
-        return train(
-            self.model,
-            self.objective,
-            self.optimizer(),
-            Settings(
-                options=self.options,
-                lengths=self.lengths,
-                autocast=torch.bfloat16 if self.options.dtype == "bf16" else None,
-                device="cpu",
-                seed=self.options.seed or 0,
-                fingerprint=fingerprint,
-                validate_before=validate_before,
-            ),
-            folder=folder / "checkpoints",
-            metrics=MetricsFile(folder / "metrics.jsonl"),
-            validate=validate or self.validation,
-            progress=lambda label, done, total: None,
-            notice=(notices if notices is not None else []).append,
-            stop_requested=stop_requested,
-        )
+        with self.fused():
+            return train(
+                self.model,
+                self.objective,
+                self.optimizer(),
+                Settings(
+                    options=self.options,
+                    lengths=self.lengths,
+                    autocast=torch.bfloat16 if self.options.dtype == "bf16" else None,
+                    device="cpu",
+                    seed=self.options.seed or 0,
+                    fingerprint=fingerprint,
+                    validate_before=validate_before,
+                ),
+                folder=folder / "checkpoints",
+                metrics=MetricsFile(folder / "metrics.jsonl"),
+                validate=validate or self.validation,
+                progress=lambda label, done, total: None,
+                notice=(notices if notices is not None else []).append,
+                stop_requested=stop_requested,
+            )
 
     def validation(self) -> Validation:
         with torch.inference_mode():
             batch = self.objective.batch(range(8))
-            return Validation(
-                float(self.objective.loss_sum(self.model, batch)) / batch.learned, None
-            )
+            with rows_apart(self.model, batch):
+                loss = float(self.objective.loss_sum(self.model, batch))
+            return Validation(loss / batch.learned, None)

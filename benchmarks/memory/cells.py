@@ -191,6 +191,7 @@ def parse(line: str) -> Cell:
     method, _, layers = method.partition("=")
     rows, tokens = shape.split("×")
     words = dict(word.partition("=")[::2] for word in more)
+    padded = words.pop("padded", None) is not None
     return Cell(
         name=" ".join(line.split()),
         model=model,
@@ -204,7 +205,8 @@ def parse(line: str) -> Cell:
             ),
             batch=int(rows),
             seq=int(tokens),
-            padded=words.pop("padded", None) is not None,
+            packed=not padded,
+            padded=padded,
             micro_batches=int(words.pop("micro", 1)),
             answer_tokens=int(words["answers"]) if "answers" in words else None,
             attention=_attention(words),

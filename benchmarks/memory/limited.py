@@ -29,7 +29,7 @@ def run(line: str, limit: int) -> dict[str, Any]:
     import peft  # noqa: F401
     import torch
 
-    from fitune.memory.scenario import apply_method, assemble, build_model
+    from fitune.memory.scenario import apply_method, assemble, build_model, ready
 
     prepare_for_training(limit, limit)  # as before any training that has to fit
     before, resident = status_bytes("VmData"), status_bytes("VmRSS")
@@ -38,6 +38,7 @@ def run(line: str, limit: int) -> dict[str, Any]:
     try:
         torch.manual_seed(0)
         model = apply_method(build_model(cell.config, cell.training, cell.pooling), cell.training)
+        model = ready(model, cell.training)
         scenario = assemble(model, cell.training)
         scenario.step()
         scenario.step()

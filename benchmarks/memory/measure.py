@@ -48,7 +48,7 @@ def measure(cell: Cell) -> Measured:
     import peft  # noqa: F401
     import torch
 
-    from fitune.memory.scenario import apply_method, assemble, build_model
+    from fitune.memory.scenario import apply_method, assemble, build_model, ready
     from fitune.training.methods import trainable_parameters
 
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def measure(cell: Cell) -> Measured:
 
     def build() -> None:
         model = build_model(cell.config, cell.training, cell.pooling)
-        made.append(apply_method(model, cell.training))
+        made.append(ready(apply_method(model, cell.training), cell.training))
         gc.collect()
 
     def work() -> None:

@@ -203,7 +203,8 @@ def check(
     Args:
         source: a task file, or data as a task file names it.
         show: so many training rows are returned as tokens.
-        kind: for data: `classify` or `generate`; default: classify where answers repeat.
+        kind: for data: `classify`, `generate` or `language-model`; default: classify where answers
+            repeat.
         model: whose tokens to show; default: the task's first fine-tuned or prompted model.
 
     Raises:

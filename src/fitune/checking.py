@@ -14,15 +14,18 @@ from fitune.config import Task
 from fitune.data.checks import CHECKS
 from fitune.data.load import load_rows, load_splits
 from fitune.data.rows import Rows, Splits
-from fitune.data.template import ChatTemplate, TextTemplate
+from fitune.data.stream import STREAMS
+from fitune.data.template import ChatTemplate, Encoded, TextTemplate
 from fitune.entries import STANDARD
 from fitune.errors import ConfigError, DataError
 from fitune.ladder.climb import Watching
 from fitune.models.architecture import describe
 from fitune.models.load import load_tokenizer
-from fitune.models.source import resolve_source
+from fitune.models.pooling import read_pooling
+from fitune.models.source import ModelSource, resolve_source
 from fitune.results import CheckResult, ShownRow
 from fitune.taskfile import load_task, parse_task
+from fitune.training.defaults import max_length
 
 _LEVELS = ("error", "warning", "info")
 
@@ -91,20 +94,37 @@ def _show(task: Task, splits: Splits, count: int, model: str | None) -> tuple[Sh
     name, prompted = _model(task, model)
     source = resolve_source(name, download=task.download, trust_remote_code=task.trust_remote_code)
     tokenizer = load_tokenizer(source)
+    if task.kind == "language-model":
+        return _show_stream(task, splits, count, source, tokenizer)
     template: Any = (
         ChatTemplate(tokenizer, instruction=task.instruction, chat_template=task.chat_template)
         if prompted or describe(source).kind == "decoder"
         else TextTemplate(tokenizer)
     )
-    shown = []
-    for row in splits.train[:count]:
-        encoded = template.encode(row)
-        tokens = tuple(
-            (tokenizer.decode([token]), reason.learned, reason.value)
-            for token, reason in zip(encoded.tokens, encoded.reasons, strict=True)
-        )
-        shown.append(ShownRow(row.source, tokens))
-    return tuple(shown)
+    return tuple(
+        _shown(row.source, template.encode(row), tokenizer) for row in splits.train[:count]
+    )
+
+
+def _show_stream(
+    task: Task, splits: Splits, count: int, source: ModelSource, tokenizer: Any
+) -> tuple[ShownRow, ...]:
+    """Documents end to end, in rows as the first tuned approach has them."""
+    architecture = describe(source)
+    tuned = (a for a in task.approaches if isinstance(a, config.Finetuned))
+    given = next((a.max_length for a in tuned if a.max_length), None)
+    length = given or max_length(architecture, read_pooling(source.folder))
+    stream = STREAMS["pretrain" if architecture.kind == "decoder" else "masked"](tokenizer)
+    rows = stream.rows(splits.train, length)[:count]
+    return tuple(_shown(f"row {i}", item, tokenizer) for i, item in enumerate(rows, start=1))
+
+
+def _shown(source: str, encoded: Encoded, tokenizer: Any) -> ShownRow:
+    tokens = tuple(
+        (tokenizer.decode([token]), reason.learned, reason.value)
+        for token, reason in zip(encoded.tokens, encoded.reasons, strict=True)
+    )
+    return ShownRow(source, tokens)
 
 
 def _model(task: Task, model: str | None) -> tuple[str, bool]:

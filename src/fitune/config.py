@@ -21,6 +21,8 @@ class Strict(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Switch = Annotated[bool, Field(strict=True)]
+Weight = Annotated[float, Field(gt=0.0)]
 
 MODEL = "A packaged name, a folder, a GGUF file, or a Hub id (`ORG/NAME`, with `download: true`)."
 
@@ -41,11 +43,26 @@ class Data(Strict):
     )
     validation: str | None = Field(None, description="As `train`; default: taken from train.")
     test: str | None = Field(None, description="As `train`; default: taken from train.")
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "dataset"] = Field(
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "dataset", "txt"] = Field(
         "auto", description="Of the files; `auto` goes by the name, then by the content."
     )
-    shape: Literal["auto", "columns", "alpaca", "sharegpt", "messages", "prompt-completion"] = (
-        Field("auto", description="How a record holds its text; `auto` goes by the field names.")
+    shape: Literal[
+        "auto",
+        "columns",
+        "alpaca",
+        "sharegpt",
+        "messages",
+        "prompt-completion",
+        "preference",
+        "document",
+        "sections",
+        "lines",
+    ] = Field(
+        "auto",
+        description="How a record holds its text; `auto` goes by the field names. For "
+        "language-model: each file or record is a `document`, or is cut into `sections` (at blank "
+        "lines) or `lines` that are documents of their own; `auto` cuts a text file into sections "
+        "where test or validation documents are taken from it.",
     )
     input: str | None = Field(None, description="The column with the text, for shape `columns`.")
     output: str | None = Field(None, description="The column with the label or the answer.")
@@ -115,8 +132,20 @@ class Finetuned(ApproachConfig):
     model: str = Field("minilm-l6", description=MODEL)
     method: str | None = Field(
         None,
-        description="`full`, `freeze`, `head`, `lora`, `dora`, `qlora` (lora beside weights in "
-        "four bits) or `package.module:function`.",
+        description="`full`, `freeze`, `head`, `bitfit` (biases), `lora`, `dora`, `qlora` (lora "
+        "beside weights in four bits), `ia3`, `prompt-tuning`, `prefix-tuning` or "
+        "`package.module:function`.",
+    )
+    objective: Literal["classify", "sft", "dpo", "pretrain", "masked"] | None = Field(
+        None,
+        description="What is minimised; default: `classify` for encoders, `sft` (each token of an "
+        "answer) for decoders, and for kind language-model `masked` (hidden tokens) and `pretrain` "
+        "(every token). `dpo` learns to prefer the chosen answer of a pair to the rejected one.",
+    )
+    dpo_beta: float | None = Field(
+        None,
+        gt=0,
+        description="For `dpo`: how much it costs to leave the model as it was; default: 0.1.",
     )
     freeze_layers: Positive | None = Field(
         None, description="For `freeze`: how many of the lowest layers stay as they are."
@@ -124,16 +153,48 @@ class Finetuned(ApproachConfig):
     rank: Positive = Field(16, description="For `lora`, `dora` and `qlora`.")
     alpha: float = Field(32.0, gt=0, description="For the same: the scale is alpha / rank.")
     lora_dropout: Fraction = Field(0.0, description="For the same: on what the adapter reads.")
+    rslora: bool = Field(
+        False,
+        description="For the same: the scale is alpha / √rank, so that a higher rank learns no "
+        "slower (Kalajdzievski, arXiv:2312.03732).",
+    )
+    lora_plus: float | None = Field(
+        None,
+        gt=0,
+        description="For the same: how many times the learning rate of A that of B is, e.g. 16 "
+        "(Hayou et al., arXiv:2402.12354).",
+    )
+    lora_init: Literal["zero", "pissa"] = Field(
+        "zero",
+        description="For `lora`: the adapter starts as nothing, or takes over the largest singular "
+        "values of the weight it stands beside (Meng et al., arXiv:2404.02948).",
+    )
+    adapter: str | None = Field(
+        None,
+        description="For `lora`, `dora` and `qlora`: the folder of a PEFT adapter that training "
+        "goes on from, with its rank, alpha and modules.",
+    )
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="For the same: names of the modules that get an adapter."
     )
+    virtual_tokens: Positive = Field(
+        20,
+        description="For `prompt-tuning` and `prefix-tuning`: how many tokens stand before a row.",
+    )
     optimizer: str = Field(
         "adamw",
-        description="`adamw`, `sgd`, `momentum`, `adafactor`, `adamw-8bit`, `paged-adamw-8bit` "
-        "(CUDA only) or `package.module:function`.",
+        description="`adamw`, `sgd`, `momentum`, `adafactor`, `lion`, `adamw-8bit`, "
+        "`paged-adamw-8bit` (CUDA only) or `package.module:function`.",
     )
     learning_rate: float | None = Field(None, gt=0, description="The highest of the schedule.")
     head_learning_rate: float | None = Field(None, gt=0, description="For a new head.")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Each layer's learning rate is that of the layer above it times this; the "
+        "embeddings count as the lowest layer (Howard and Ruder, arXiv:1801.06146, section 3.2).",
+    )
     weight_decay: float = Field(0.01, ge=0, description="Not of biases and norms.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "linear", description="How the learning rate falls after the warm-up."
@@ -145,11 +206,35 @@ class Finetuned(ApproachConfig):
     micro_batch_tokens: Positive | None = Field(
         None, description="Most tokens, padding included, in one forward pass."
     )
-    label_smoothing: Fraction | None = Field(None, description="For classify with a head.")
+    label_smoothing: Fraction | None = Field(
+        None,
+        description="For classify with a head; for `dpo`, the share of pairs taken to be the wrong "
+        "way round (below 0.5).",
+    )
+    class_weights: Literal["balanced"] | dict[str, Weight] | None = Field(
+        None,
+        description="For classify with a head: how much a row of each label counts, as `{label: "
+        "weight}` (a label left out weighs 1), or `balanced`: rarer labels more, as scikit-learn "
+        "does.",
+    )
     dropout: Fraction = Field(
         0.0,
         description="On hidden values while training. Without it, how a batch is cut into "
         "micro-batches changes the update by rounding only.",
+    )
+    neftune: float | None = Field(
+        None,
+        gt=0,
+        description="Noise on the embeddings while training, of this strength alpha, e.g. 5 (Jain "
+        "et al., arXiv:2310.05914). As with dropout, how a batch is cut then changes the numbers "
+        "drawn.",
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Validate and keep an average of the weights over the steps, in which the past "
+        "weighs this much at each further step, e.g. 0.999; less in the first steps.",
     )
     dtype: Literal["auto", "fp32", "bf16", "pure-bf16"] = Field(
         "auto",
@@ -157,10 +242,21 @@ class Finetuned(ApproachConfig):
         "`pure-bf16` it is bf16 as well, gradients and AdamW's states too, and an update is lost "
         "that is less than half of bf16's step, about 1/512 of the weight.",
     )
-    checkpointing: bool = Field(
+    checkpointing: Switch | Positive = Field(
         False,
         description="Keep only what enters each layer and compute the rest again in the backward "
-        "pass: less memory, about a third more time, the same gradients.",
+        "pass: less memory, about a third more time, the same gradients. With a number n, so every "
+        "n-th layer.",
+    )
+    packing: bool = Field(
+        True,
+        description="Rows of decoders are laid end to end, each reading only itself, instead of "
+        "being padded to one length, where the model can. The same update up to rounding.",
+    )
+    fused: bool = Field(
+        True,
+        description="Norms, gated layers, adapters and the output head with its loss are computed "
+        "by fitune's kernels, where they fit the model. The same update up to rounding.",
     )
     max_length: Positive | None = Field(None, description="Tokens per row.")
     patience: Positive = Field(3, description="Evaluations without improvement before stopping.")
@@ -211,15 +307,18 @@ class Task(Strict):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Of the run folders: `<output>/<name>-<n>`.",
     )
-    kind: Literal["classify", "generate"] = Field(
-        description="Answers from a fixed set of labels, or free text."
+    kind: Literal["classify", "generate", "language-model"] = Field(
+        description="Answers from a fixed set of labels, free text, or plain text without a "
+        "question."
     )
     instruction: str | None = Field(
         None, description="Said to every model that reads instructions, before the text."
     )
     data: Data = Field(description="Where rows come from and how they are split.")
     metric: str | None = Field(
-        None, description="Default: accuracy for classify, token_f1 for generate."
+        None,
+        description="Default: accuracy for classify, token_f1 for generate, neg_bits_per_byte for "
+        "language-model.",
     )
     target: float | None = Field(None, description="The ladder stops at the first rung above it.")
     approaches: tuple[AnyApproach, ...] = Field(

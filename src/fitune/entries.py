@@ -39,6 +39,7 @@ STANDARD: dict[str, tuple[ApproachConfig, ...]] = {
         config.Finetuned(model="smollm2-135m"),
     ),
     "generate": (config.Prompt(), config.FewShot(), config.Finetuned(model="smollm2-135m")),
+    "language-model": (config.Finetuned(model="smollm2-135m"),),
 }
 """The ladder for a task file that lists no approaches."""
 
@@ -71,7 +72,8 @@ def ladder_entries(task: Task) -> list[Entry]:
     user's own approaches last, and equals as in the task file.
 
     Raises:
-        ConfigError: an unknown or doubled name, or an option that contradicts another.
+        ConfigError: an unknown or doubled name, an option that contradicts another, or an approach
+            that is not for the kind of task.
         ModelError: a model is not there.
     """
     ranked: list[tuple[tuple[int, int], Entry]] = []
@@ -79,6 +81,11 @@ def ladder_entries(task: Task) -> list[Entry]:
     for options, name in zip(approaches, _names(approaches), strict=True):
         use = _use(options)
         approach = lookup(use, APPROACHES, "approach")
+        if task.kind == "language-model" and use in APPROACHES and use != "finetuned":
+            raise ConfigError(
+                f"approach '{use}' answers rows, and documents of kind language-model ask nothing",
+                fix="use finetuned, or remove it",
+            )
         model = getattr(options, "model", None)
         size = 0
         if isinstance(options, config.Finetuned):

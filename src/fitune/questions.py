@@ -21,7 +21,7 @@ from fitune.targets import Target
 from fitune.training.defaults import TRAINED_LENGTH
 from fitune.training.methods import METHODS
 from fitune.training.optim import OPTIMIZERS, require_device
-from fitune.training.precision import FROZEN_BASE
+from fitune.training.precision import LOW_RANK
 
 Asked = Training | Inference
 
@@ -47,14 +47,23 @@ ROWS_AT_ONCE = {"decoder": 8, "encoder-decoder": 8, "encoder": 32}
 CONTEXT = 2048
 """Tokens of a request, where nothing is said."""
 
+OBJECTIVES_OF = {
+    "encoder": ("classify", "masked"),
+    "decoder": ("sft", "dpo", "pretrain"),
+    "encoder-decoder": (),
+}
+"""What a model of each kind can be asked about; the usual one first."""
+
 OF_TRAINING = (
-    *("method", "rank", "target_modules", "freeze_layers", "optimizer", "batch", "seq"),
-    *("micro_batches", "answer_tokens", "labels", "checkpointing", "devices", "shard", "offload"),
+    *("method", "objective", "rank", "target_modules", "freeze_layers", "optimizer", "batch"),
+    "seq",
+    *("segments", "micro_batches", "answer_tokens", "labels", "checkpointing", "devices", "shard"),
+    "offload",
 )
 OF_INFERENCE = ("context", "prompt", "requests", "kv_dtype")
 LIMITS = {
     **dict.fromkeys(("rank", "freeze_layers", "batch", "micro_batches", "labels"), 2**20),
-    **dict.fromkeys(("seq", "answer_tokens", "context", "prompt"), 2**24),
+    **dict.fromkeys(("seq", "segments", "answer_tokens", "context", "prompt"), 2**24),
     "requests": 2**20,
     "devices": 2**14,
 }
@@ -73,9 +82,12 @@ class Question:
         method, rank, target_modules, freeze_layers, optimizer, checkpointing: as in a task file.
         dtype: of training ``"fp32"``, ``"bf16"`` or ``"pure-bf16"``, of inference ``"fp32"``,
             ``"bf16"`` or ``"fp16"``.
+        objective: as in a task file; with ``"dpo"`` each row is a pair of answers.
         batch: rows of a micro-batch.
         seq: tokens of a row, padding included.
-        padded: whether some row is shorter than the others.
+        padded: whether rows are padded to one length, and some are shorter; else they are all of
+            the same length, laid end to end where the model can read them so.
+        segments: how many rows each `seq` tokens hold, of rows laid end to end; None: one.
         micro_batches: of an optimizer step, whose gradients add up.
         answer_tokens: learned tokens of a row, of models that write; None: all but the first.
         labels: of models that classify.
@@ -96,6 +108,7 @@ class Question:
     model: str | None = None
     inference: bool = False
     method: str | None = None
+    objective: str | None = None
     rank: int | None = None
     target_modules: str | Sequence[str] | None = None
     freeze_layers: int | None = None
@@ -104,6 +117,7 @@ class Question:
     batch: int | None = None
     seq: int | None = None
     padded: bool = False
+    segments: int | None = None
     micro_batches: int | None = None
     answer_tokens: int | None = None
     labels: int | None = None
@@ -166,6 +180,7 @@ def _check_names(question: Question) -> None:
     dtypes = INFERENCE_DTYPES if question.inference else TRAINING_DTYPES
     for name, known in (
         ("method", tuple(METHODS)),
+        ("objective", tuple(name for names in OBJECTIVES_OF.values() for name in names)),
         ("optimizer", tuple(OPTIMIZERS)),
         ("dtype", dtypes),
         ("attention", get_args(Attention)),
@@ -196,10 +211,10 @@ def _check_contradictions(question: Question) -> None:
         )
     method = question.method
     for name in ("rank", "target_modules"):
-        if getattr(question, name) is not None and method is not None and method not in FROZEN_BASE:
+        if getattr(question, name) is not None and method is not None and method not in LOW_RANK:
             raise ConfigError(
                 f"{spelt(name)} is for adapters, and method '{method}' has none",
-                fix=f"use method {', '.join(sorted(FROZEN_BASE))}, or leave out {spelt(name)}",
+                fix=f"use method {', '.join(sorted(LOW_RANK))}, or leave out {spelt(name)}",
             )
     if question.freeze_layers is not None and method != "freeze":
         raise ConfigError(
@@ -256,12 +271,14 @@ def asked_training(
         _check_kind(question, kind, seq)
     options = Finetuned(
         method=method,
+        objective=cast(Any, question.objective or _usual_objective(kind, config)),
         freeze_layers=question.freeze_layers,
         rank=question.rank or 16,
         target_modules=_modules(question.target_modules),
         optimizer=optimizer,
         dtype=cast(Any, question.dtype or ("bf16" if target.bf16 else "fp32")),
         checkpointing=bool(question.checkpointing),
+        fused=question.devices in (None, 1),  # joined weights are not divided among devices
         label_smoothing=0.1 if kind == "encoder" else 0.0,
     )
     return Training(
@@ -269,12 +286,18 @@ def asked_training(
         batch=question.batch or max(1, min(ROWS_AT_ONCE[kind], TOKENS_AT_ONCE // seq)),
         seq=seq,
         micro_batches=question.micro_batches or 1,
+        packed=not question.padded,
+        segments=question.segments or 1,
         padded=question.padded,
         answer_tokens=question.answer_tokens,
         labels=question.labels or 2,
         attention=cast(Attention, question.attention),
         device=target.kernels,
     )
+
+
+def _usual_objective(kind: str, config: Any | None) -> str | None:
+    return None if config is None else next(iter(OBJECTIVES_OF[kind]), None)
 
 
 def _tokens(question: Question, config: Any, pooling: Pooling | None, kind: str) -> int:
@@ -298,6 +321,14 @@ def _check_kind(question: Question, kind: str, seq: int) -> None:
             f"{spelt('labels')} is for models that classify, and this one writes",
             fix=f"leave out {spelt('labels')}",
         )
+    _check_segments(question, kind, seq)
+    fitting = OBJECTIVES_OF[kind]
+    if question.objective is not None and question.objective not in fitting:
+        raise ConfigError(
+            f"{spelt('objective')} is '{question.objective}', and this model is "
+            f"{'a' if kind == 'decoder' else 'an'} {kind}",
+            fix=f"use {', '.join(fitting)}" if fitting else f"leave out {spelt('objective')}",
+        )
     if question.answer_tokens is None:
         return
     if kind == "encoder":
@@ -309,6 +340,23 @@ def _check_kind(question: Question, kind: str, seq: int) -> None:
         raise ConfigError(
             f"{spelt('answer_tokens')} is {question.answer_tokens:,}, and a row has {seq:,} tokens",
             fix=f"give at most {seq - 1:,}: the first token is never learned",
+        )
+
+
+def _check_segments(question: Question, kind: str, seq: int) -> None:
+    if question.segments is None:
+        return
+    if kind != "decoder" or question.padded:
+        raise ConfigError(
+            f"{spelt('segments')} is for rows laid end to end, and these are padded: "
+            + ("so it was asked" if question.padded else "only decoders read rows so"),
+            fix=f"leave out {spelt('segments')}" + (" or --padded" if question.padded else ""),
+        )
+    if 2 * question.segments > seq:
+        raise ConfigError(
+            f"{spelt('segments')} is {question.segments:,}, and {seq:,} tokens hold at most "
+            f"{seq // 2:,} rows of two",
+            fix=f"give at most {seq // 2:,}, or a larger {spelt('seq')}",
         )
 
 
@@ -358,7 +406,7 @@ def echo_of(asked: Asked, question: Question, sharding: Sharding | None) -> dict
         return {**asdict(asked), "exact": question.exact}
     options = asked.options
     chosen = (
-        *("method", "rank", "target_modules", "freeze_layers", "optimizer", "dtype"),
+        *("method", "objective", "rank", "target_modules", "freeze_layers", "optimizer", "dtype"),
         "checkpointing",
     )
     library = "" if sharding is None or sharding.library == "torch" else f"{sharding.library}-"

@@ -21,7 +21,7 @@ from fitune.memory.process import CudaProcess
 from fitune.memory.roofline import Roofline
 from fitune.memory.trial import Trial
 from fitune.memory.truth import TrueRow
-from fitune.training.precision import FROZEN_BASE
+from fitune.training.precision import LOW_RANK
 
 
 @dataclass(frozen=True)
@@ -298,13 +298,17 @@ def _answering(how: dict[str, Any]) -> str:
 
 def _training(how: dict[str, Any]) -> str:
     parts = [f"{how['method']}", how["optimizer"], how["dtype"]]
-    if how["method"] in FROZEN_BASE:
+    if how["method"] in LOW_RANK:
         parts[0] += f" of rank {how['rank']}"
+    if how["objective"] in ("dpo", "masked"):
+        parts[0] += f" by {how['objective']}"
     if how["freeze_layers"]:
         parts[0] += f" of {how['freeze_layers']} layers"
     if how["seq"] is None:  # only shapes are known
         return ", ".join(parts)
-    parts.append(f"{how['batch']:,} row{'s' if how['batch'] > 1 else ''} of {how['seq']:,} tokens")
+    row = "pair" if how["objective"] == "dpo" else "row"
+    rows = f"{how['batch']:,} {row}{'s' if how['batch'] > 1 else ''}"
+    parts.append(f"{rows} of {how['seq']:,} tokens")
     if how["micro_batches"] > 1:
         parts.append(f"{how['micro_batches']:,} micro-batches a step")
     parts += [name for name in ("checkpointing", "padded") if how[name]]

@@ -4,11 +4,11 @@ Knows YAML, overrides and how to say what is wrong where; knows nothing of what 
 beyond `config`'s shape. Reads no data and loads no model.
 
 Paths in a task file: a relative path (`data.train`, `data.validation`, `data.test`,
-`chat_template`, and an approach's `model` that contains a `/` or ends in `.gguf`) names what lies
-beside the task file if it is there, else what lies in the working directory; for one given by
-`--set` the working directory comes first. `Task` holds the absolute path, so that a run can be
-continued from anywhere; a path found in neither place is kept as written. `output` always counts
-from the working directory.
+`chat_template`, an approach's `adapter`, and its `model` if it contains a `/` or ends in `.gguf`)
+names what lies beside the task file if it is there, else what lies in the working directory; for
+one given by `--set` the working directory comes first. `Task` holds the absolute path, so that a
+run can be continued from anywhere; a path found in neither place is kept as written. `output`
+always counts from the working directory.
 """
 
 from __future__ import annotations
@@ -346,6 +346,8 @@ def _with_paths(task: dict[str, Any], folder: Path, changed: Sequence[KeyPath]) 
     for number, approach in enumerate(task.get("approaches", ())):
         if "model" in approach:
             approach["model"] = model(approach["model"], "approaches", number, "model")
+        if approach.get("adapter") is not None:
+            approach["adapter"] = resolve(approach["adapter"], "approaches", number, "adapter")
     if "trust_remote_code" in task:  # names the same models, so it must be spelt the same way
         task["trust_remote_code"] = [
             model(name, "trust_remote_code", number)

@@ -133,13 +133,18 @@ def _sentence(detail: ErrorDetails, given: dict[str, Any], place: Place) -> tupl
     return f"{where}: '{name}' is {short(value)}, but must be {limit}", fix
 
 
+_ALTERNATIVES = ("str", "[key]", "bool", "int", "constrained-int")
+_COMPOUNDS = ("tuple[", "dict[", "literal[")
+"""What pydantic calls the alternatives of a union."""
+
+
 def _user_path(location: KeyPath) -> KeyPath:
     """Without pydantic's own names: the kind of an approach after its number, and which
     alternative of a union was tried."""
     if location[:1] == ("approaches",):
         location = (*location[:2], *location[3:])
     for depth, key in enumerate(location):
-        if isinstance(key, str) and (key in ("str", "[key]") or key.startswith("tuple[")):
+        if isinstance(key, str) and (key in _ALTERNATIVES or key.startswith(_COMPOUNDS)):
             return location[:depth]
     return location
 
@@ -198,10 +203,16 @@ def limit_of(model: type[BaseModel] | None, key: str | int) -> str:
     }
     parts = []
     for part in _property(model, key):
+        if "const" in part:
+            parts.append(f"`{part['const']}`")
+            continue
         word = words.get(part.get("type", ""), "a mapping with its fields")
         if "oneOf" in part.get("items", {}):
             word = "a list of approaches"
-        limits = [f"{sign} {part[limit]:g}" for limit, sign in signs.items() if limit in part]
+        limited = part
+        if isinstance(values := part.get("additionalProperties"), dict) and "type" in values:
+            word, limited = f"{word} to {words[values['type']]}", values
+        limits = [f"{sign} {limited[limit]:g}" for limit, sign in signs.items() if limit in limited]
         if "pattern" in part:
             limits.append(
                 "an approach or `package.module:Class`"

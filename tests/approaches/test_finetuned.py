@@ -300,6 +300,14 @@ def test_every_default_is_visible(tiny_encoder: Path, make_work: Make, plain_row
     made = Finetuned(config.Finetuned(model=str(tiny_encoder), epochs=1), make_work(LABELS))
     made.fit(plain_rows[:24], plain_rows[24:30])
     unset = {name for name, value in made.options.items() if value is None}
-    assert unset <= {"name", "max_train_rows", "freeze_layers", "dropout", "checkpoint_steps"}
+    assert unset <= {
+        "name",
+        "max_train_rows",
+        "freeze_layers",
+        "dropout",
+        "checkpoint_steps",
+        "dpo_beta",
+        *("adapter", "lora_plus", "class_weights", "neftune", "ema"),
+    }
     assert made.options["max_length"] == 64  # as the encoder was trained
     assert made.options["trained"]["steps"] >= 1

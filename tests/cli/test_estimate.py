@@ -57,6 +57,7 @@ HOW = {
     "method": "lora",
     "rank": 16,
     "freeze_layers": None,
+    "objective": "sft",
     "optimizer": "adamw",
     "dtype": "bf16",
     "batch": 4,
@@ -149,6 +150,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> None:
     words = ["--method", "lora", "--rank", "4", "--target-modules", "q_proj,v_proj"]
+    words += ["--objective", "dpo"]
     words += ["--optimizer", "sgd", "--dtype", "bf16", "--batch", "2", "--seq", "64", "--padded"]
     words += ["--micro-batches", "3", "--answer-tokens", "5", "--labels", "7", "--no-checkpointing"]
     words += ["--attention", "eager", "--devices", "4", "--shard", "fsdp", "--offload"]
@@ -160,6 +162,7 @@ def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> N
     assert set(options) == set(OPTIONS)
     expected = {
         "method": "lora",
+        "objective": "dpo",
         "rank": 4,
         "target_modules": "q_proj,v_proj",
         "optimizer": "sgd",

@@ -81,6 +81,9 @@ def test_micro_batches_cover_the_batch_within_the_budget(
     assert micro_batches([], lengths, budget) == []
 
 
+LEARNED = (Reason.ANSWER, Reason.END, Reason.DOCUMENT, Reason.DOCUMENT_END)
+
+
 @given(st.lists(encoded, min_size=1, max_size=5))
 def test_targets_are_the_learned_tokens_seen_from_the_token_before(items: list[Encoded]) -> None:
     batch = token_batch(items, range(7, 7 + len(items)), pad=0)
@@ -90,7 +93,7 @@ def test_targets_are_the_learned_tokens_seen_from_the_token_before(items: list[E
         assert batch.input_ids[i].tolist() == [*item.tokens, *[0] * (width - len(item))]
         assert batch.attention_mask[i].tolist() == [1] * len(item) + [0] * (width - len(item))
         for at in range(1, len(item)):  # nothing stands before the first token
-            if item.reasons[at] in (Reason.ANSWER, Reason.END):
+            if item.reasons[at] in LEARNED:
                 expected.append((i * width + at - 1, item.tokens[at]))
     assert batch.positions is not None
     assert list(zip(batch.positions.tolist(), batch.targets.tolist(), strict=True)) == expected

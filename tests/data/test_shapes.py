@@ -2,6 +2,7 @@
 
 import pytest
 
+from fitune.data.documents import CUTS
 from fitune.data.rows import Row, Turn
 from fitune.data.shapes import SHAPES, to_rows
 from fitune.data.table import Record, Table
@@ -93,7 +94,7 @@ def test_every_shape_of_a_task_file_has_a_function():
     from fitune.config import Data
 
     allowed = Data.model_json_schema()["properties"]["shape"]["enum"]
-    assert sorted([*SHAPES, "auto"]) == sorted(allowed)
+    assert sorted([*SHAPES, *CUTS, "auto"]) == sorted(allowed)
 
 
 def test_shape_can_be_overridden():

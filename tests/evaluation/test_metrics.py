@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitune.errors import ConfigError, DataError
+from fitune.evaluation.likelihood import Likelihood
 from fitune.evaluation.metrics import (
     DEFAULT_METRIC,
     METRICS,
@@ -123,7 +124,8 @@ def test_every_metric_is_bounded_perfect_on_itself_and_consistent(
     rows: list[tuple[str, str]],
 ) -> None:
     predictions, references = columns(rows)
-    for metric in METRICS.values():
+    of_answers = [m for m in METRICS.values() if m.kinds != ("language-model",)]
+    for metric in of_answers:
         value = metric.function(predictions, references)
         assert -1 <= value <= 1 and not np.isnan(value), metric.name
         if metric.per_row is not None:
@@ -131,13 +133,28 @@ def test_every_metric_is_bounded_perfect_on_itself_and_consistent(
             assert scores.dtype == np.float64 and scores.shape == (len(rows),)
             assert value == pytest.approx(scores.mean())
     words = [f"word{i} word" for i in range(len(rows) + 1)]
-    for metric in METRICS.values():
+    for metric in of_answers:
         assert metric.function(words, words) == pytest.approx(1.0), metric.name
+
+
+def test_language_models_are_judged_over_all_text_and_not_by_the_document() -> None:
+    costs = [Likelihood(12.0, 4, 20), Likelihood(3.0, 6, 10)]
+    said, nothing = [str(cost) for cost in costs], ["", ""]
+    assert METRICS["neg_perplexity"].function(said, nothing) == pytest.approx(-np.exp(1.5))
+    bits = METRICS["neg_bits_per_byte"].function(said, nothing)
+    assert bits == pytest.approx(-15 / 30 / np.log(2))
+    # A model that finds each of 256 bytes as likely takes eight bits a byte.
+    plain = str(Likelihood(5 * np.log(256), 1, 5))
+    assert METRICS["neg_bits_per_byte"].function([plain], [""]) == pytest.approx(-8)
+    assert [Likelihood.read(text) for text in said] == costs
+    with pytest.raises(ConfigError, match="does not say how likely a document is"):
+        METRICS["neg_perplexity"].function(["hello"], [""])
 
 
 def test_the_table_is_whole() -> None:
     assert set(METRICS) == {
         "accuracy", "macro_f1", "mcc", "exact_match", "token_f1", "rouge_l", "chrf",
+        "neg_bits_per_byte", "neg_perplexity",
     }  # fmt: skip
     assert all(name == metric.name for name, metric in METRICS.items())
     for kind, name in DEFAULT_METRIC.items():

@@ -42,8 +42,10 @@ def test_a_few_layers_tell_what_all_would(name: str, asked: Training) -> None:
 @pytest.mark.parametrize(("name", "asked"), CASES, ids=name_of)
 def test_the_allocator_agrees(name: str, asked: Training) -> None:
     config = family(name)
+    # A bf16 product of a transposed matrix takes some scratch space, whatever its size.
+    scratch = 1 << 17 if asked.options.dtype == "pure-bf16" else 0
     assert estimate_training(config, asked).peak_bytes == pytest.approx(
-        measured(config, asked), rel=0.005
+        measured(config, asked), rel=0.005, abs=scratch
     )
 
 
@@ -61,7 +63,8 @@ def test_terms_sum_to_the_peak_and_are_what_they_say() -> None:
 
 def test_gradients_are_counted_where_they_matter_most() -> None:
     """One short row: the peak is where all gradients are alive."""
-    estimate = estimate_training(family("llama", layers=10), training(batch=1, seq=4))
+    asked = training(batch=1, seq=4, fused=False)
+    estimate = estimate_training(family("llama", layers=10), asked)
     assert estimate.terms["gradients"] == pytest.approx(4 * estimate.parameters, rel=0.01)
 
 
@@ -79,8 +82,9 @@ def test_sgd_keeps_nothing_momentum_one_value_adamw_two() -> None:
 
 def test_padding_costs_decoders_a_mask() -> None:
     config = family("llama")
-    even = estimate_training(config, training(seq=300)).peak_bytes
-    assert estimate_training(config, training(seq=300, padded=True)).peak_bytes > even
+    even = estimate_training(config, training(seq=300, packed=False)).peak_bytes
+    ragged = training(seq=300, packed=False, padded=True)
+    assert estimate_training(config, ragged).peak_bytes > even
 
 
 def test_cuda_keeps_dropout_masks_in_one_byte() -> None:

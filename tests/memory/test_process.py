@@ -30,7 +30,7 @@ def test_a_few_layers_lose_as_much_as_all(options: dict[str, str]) -> None:
     )
     assert few.live == all_of_them.live == peak + workspace_bytes(AMPERE)
     assert few.allocated == pytest.approx(all_of_them.allocated, rel=0.02)
-    assert few.reserved == pytest.approx(all_of_them.reserved, rel=0.10)
+    assert few.reserved == pytest.approx(all_of_them.reserved, rel=0.12)
     assert (few.exact, all_of_them.exact) == (False, True)
 
 

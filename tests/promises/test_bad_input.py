@@ -277,6 +277,56 @@ MODELS: list[Case] = [
         ("9", "2"),
     ),
     (
+        "rslora-without-lora",
+        lambda b: b.task(b.tuned(rslora=True)),
+        ("rslora is true", "method: lora"),
+    ),
+    (
+        "pissa-of-too-high-a-rank",
+        lambda b: b.task(b.tuned("decoder", method="lora", lora_init="pissa", rank=40)),
+        ("rank is 40", "singular values"),
+    ),
+    (
+        "bitfit-without-biases",
+        lambda b: b.task(b.tuned("decoder", method="bitfit")),
+        ("'bitfit'", "biases", "ia3"),
+    ),
+    (
+        "prompt-tuning-of-an-encoder",
+        lambda b: b.task(b.tuned(method="prompt-tuning")),
+        ("'prompt-tuning' is for decoders", "smollm2-135m"),
+    ),
+    (
+        "prefix-tuning-checkpointed",
+        lambda b: b.task(b.tuned("decoder", method="prefix-tuning", checkpointing=2)),
+        ("prefix-tuning", "checkpointing: false"),
+    ),
+    (
+        "more-virtual-tokens-than-context",
+        lambda b: b.task(b.tuned("decoder", method="prompt-tuning", virtual_tokens=999)),
+        ("virtual_tokens is 999", "256"),
+    ),
+    (
+        "layer-decay-without-layers",
+        lambda b: b.task(b.tuned(method="head", layer_decay=0.5)),
+        ("layer_decay is 0.5", "'head'"),
+    ),
+    (
+        "class-weights-of-a-decoder",
+        lambda b: b.task(b.tuned("decoder", class_weights="balanced")),
+        ("class_weights", "an encoder"),
+    ),
+    (
+        "class-weights-of-an-unknown-label",
+        lambda b: b.task(b.tuned(class_weights={"lost_crad": 2})),
+        ("'lost_crad'", "did you mean 'lost_card'"),
+    ),
+    (
+        "adapter-missing",
+        lambda b: b.task(b.tuned("decoder", adapter="gone/adapter")),
+        ("gone/adapter", "adapter_config.json"),
+    ),
+    (
         "chat-template-missing",
         lambda b: b.task(b.tuned("base"), chat_template="chat.jinja"),
         ("chat.jinja",),
@@ -417,6 +467,97 @@ DATA: list[Case] = [
     ),
 ]
 
+PAIRS = "prompt,chosen,rejected\n" + "".join(f"a {i},b {i},{{}}\n" for i in range(12))
+
+
+def prefers(b: Any, rejected: str, base: str = "decoder", **options: Any) -> list[str]:
+    """A task that learns a preference from pairs whose rejected answers are all the same."""
+    b.write("pairs.csv", PAIRS.format(*[rejected] * 12))
+    tuned = b.tuned(base, objective="dpo", max_length=64, **options)
+    return b.task(tuned, kind="generate", data={"train": "pairs.csv"})
+
+
+def reads(b: Any, text: str, base: str = "decoder", **options: Any) -> list[str]:
+    """A task that goes on learning from a text."""
+    b.write("corpus.txt", text)
+    return b.task(b.tuned(base, **options), kind="language-model", data={"train": "corpus.txt"})
+
+
+BOOK = "\n\n".join(f"Paragraph {i}, which says little." for i in range(60))
+
+OBJECTIVES: list[Case] = [
+    ("unknown-objective", lambda b: b.task(b.tuned(objective="dop")), ("'dop'", "'dpo'")),
+    (
+        "no-rejected-answer",
+        lambda b: prefers(b, ""),
+        ("pairs.csv:2: the answer in 'rejected' is empty", "11 more rows"),
+    ),
+    (
+        "no-pairs-at-all",
+        lambda b: b.task(
+            b.tuned("decoder", objective="dpo"), kind="generate", data={"output": "label"}
+        ),
+        ("rows have no rejected answer", "rows.csv:", "objective: sft"),
+    ),
+    (
+        "equal-answers",
+        lambda b: (
+            b.write("pairs.csv", PAIRS.format(*[f"b {i}" for i in range(12)])),
+            b.task(
+                b.tuned("decoder", objective="dpo"), kind="generate", data={"train": "pairs.csv"}
+            ),
+        )[1],
+        ("equal to the chosen one", "pairs.csv:", "remove"),
+    ),
+    ("dpo-of-an-encoder", lambda b: prefers(b, "c", "encoder"), ("is an encoder", "decoder")),
+    ("beta-of-another-objective", lambda b: b.task(b.tuned(dpo_beta=0.2)), ("dpo_beta is 0.2",)),
+    (
+        "half-of-the-pairs-wrong",
+        lambda b: prefers(b, "c", label_smoothing=0.5),
+        ("label_smoothing is 0.5", "below 0.5"),
+    ),
+    ("empty-corpus", lambda b: reads(b, " \n"), ("corpus.txt is empty",)),
+    (
+        "corpus-shorter-than-a-row",
+        lambda b: reads(b, "\n\n".join(f"{i} {'z ' * 80}" for i in range(3)), max_length=250),
+        ("fewer than one row of max_length 250", "lower max_length"),
+    ),
+    ("corpus-of-one-word", lambda b: reads(b, "word"), ("rows are left", "more")),
+    (
+        "masked-decoder",
+        lambda b: reads(b, BOOK, objective="masked"),
+        ("objective 'masked'", "is a decoder", "pretrain"),
+    ),
+    (
+        "causal-encoder",
+        lambda b: reads(b, BOOK, "encoder", objective="pretrain"),
+        ("objective 'pretrain'", "is an encoder", "masked"),
+    ),
+    (
+        "adapter-of-a-masked-model",
+        lambda b: reads(b, BOOK, "encoder", method="lora"),
+        ("'lora' does not go with objective 'masked'", "full, freeze"),
+    ),
+    (
+        "prompts-without-questions",
+        lambda b: (
+            b.write("corpus.txt", BOOK),
+            b.task({"use": "prompt"}, kind="language-model", data={"train": "corpus.txt"}),
+        )[1],
+        ("approach 'prompt' answers rows", "finetuned"),
+    ),
+    (
+        "rows-as-documents",
+        lambda b: b.task(b.tuned("decoder"), kind="language-model", data={"shape": "alpaca"}),
+        ("data.shape is alpaca", "sections"),
+    ),
+    (
+        "documents-as-rows",
+        lambda b: b.task(data={"shape": "sections"}),
+        ("data.shape sections is for kind language-model",),
+    ),
+]
+
 RUNS: list[Case] = [
     ("resume-nothing", lambda b: ["ladder", "--resume", "runs/none-1"], ("runs/none-1",)),
     ("resume-no-run", lambda b: ["ladder", "--resume", str(b.folder)], ("task.json",)),
@@ -543,7 +684,7 @@ def _as_t5(folder: Path) -> None:
     )
 
 
-EVERY = [*TASK_FILES, *NAMES, *MODELS, *DATA, *RUNS]
+EVERY = [*TASK_FILES, *NAMES, *MODELS, *DATA, *OBJECTIVES, *RUNS]
 
 
 def test_there_are_many_cases() -> None:

@@ -11,6 +11,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ LORA = tuned(method="lora")
 PROMPT = one("prompt", model="DECODER")
 SHOTS = one("few-shot", model="DECODER", examples=2)
 WRITES = {**PROMPT, "kind": "generate", "max_answer_tokens": 4}
+SHORT = {"model": "DECODER", "epochs": 1, "max_length": 60}
+PREFERS = {
+    **tuned(**SHORT, objective="dpo"),
+    **data(train="pairs.csv"),
+    "kind": "generate",
+    "max_answer_tokens": 4,
+}
 STILL = {"optimizer": "sgd", "learning_rate": 1e-30, "head_learning_rate": 1e-30, "epochs": 6}
 """Nothing moves, so no evaluation is better than the first."""
 
@@ -123,6 +131,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "Finetuned.model": (tuned(), tuned(model="DECODER")),
     "Finetuned.method": (tuned(), tuned(method="head")),
+    "Finetuned.objective": ({**PREFERS, **tuned(**SHORT)}, PREFERS),
+    "Finetuned.dpo_beta": (
+        PREFERS,
+        {**PREFERS, **tuned(**SHORT, objective="dpo", dpo_beta=0.5)},
+    ),
     "Finetuned.freeze_layers": (
         tuned(method="freeze", freeze_layers=1),
         tuned(method="freeze", freeze_layers=2),
@@ -130,10 +143,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Finetuned.rank": (LORA, tuned(method="lora", rank=4)),
     "Finetuned.alpha": (LORA, tuned(method="lora", alpha=64)),
     "Finetuned.lora_dropout": (LORA, tuned(method="lora", lora_dropout=0.5)),
+    "Finetuned.rslora": (LORA, tuned(method="lora", rslora=True)),
+    "Finetuned.lora_plus": (LORA, tuned(method="lora", lora_plus=4.0)),
+    "Finetuned.lora_init": (LORA, tuned(method="lora", lora_init="pissa")),
     "Finetuned.target_modules": (LORA, tuned(method="lora", target_modules=["query"])),
+    "Finetuned.virtual_tokens": (
+        tuned(model="DECODER", method="prompt-tuning", epochs=1),
+        tuned(model="DECODER", method="prompt-tuning", epochs=1, virtual_tokens=3),
+    ),
     "Finetuned.optimizer": (tuned(), tuned(optimizer="sgd")),
     "Finetuned.learning_rate": (tuned(), tuned(learning_rate=1e-5)),
     "Finetuned.head_learning_rate": (tuned(), tuned(head_learning_rate=1e-5)),
+    "Finetuned.layer_decay": (tuned(), tuned(layer_decay=0.5)),
     "Finetuned.weight_decay": (tuned(), tuned(weight_decay=1.0)),
     "Finetuned.schedule": (tuned(), tuned(schedule="constant")),
     "Finetuned.warmup": (tuned(), tuned(warmup=0.5)),
@@ -142,6 +163,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Finetuned.batch_size": (tuned(), tuned(batch_size=4)),
     "Finetuned.micro_batch_tokens": (tuned(), tuned(micro_batch_tokens=40)),
     "Finetuned.label_smoothing": (tuned(), tuned(label_smoothing=0.3)),
+    "Finetuned.class_weights": (tuned(), tuned(class_weights={"lost": 3.0})),
+    "Finetuned.neftune": (tuned(), tuned(neftune=5.0)),
+    "Finetuned.ema": (tuned(), tuned(ema=0.9)),
     "Finetuned.dropout": (tuned(), tuned(dropout=0.4)),
     "Finetuned.dtype": (tuned(), tuned(dtype="bf16")),
     "Finetuned.max_length": (
@@ -161,6 +185,9 @@ ELSEWHERE = {
     "Task.download",
     "Task.trust_remote_code",
     "Finetuned.checkpointing",
+    "Finetuned.adapter",
+    "Finetuned.packing",
+    "Finetuned.fused",
 }
 """These depend on, or change, what is outside the outcome; each has a test of its own below."""
 
@@ -301,6 +328,8 @@ def ladder(
     (folder / "other.csv").write_text(BOTH.replace("my ", "her "))
     (folder / "tabs.csv").write_text(BOTH.replace(",", "\t"))
     (folder / "accents.csv").write_bytes(BOTH.replace("my", "mé").encode("utf-8"))
+    pairs = [f"my {w} {i},help {w},no {i}" for i in range(8) for w in ("card", "pin")]
+    (folder / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected", *pairs]))
     (folder / "plug.py").write_text(PLUG)
     models = {"ENCODER": tiny_encoder, "DECODER": tiny_decoder, "BASE": tiny_base_decoder}
     with pytest.MonkeyPatch.context() as patch:
@@ -365,6 +394,47 @@ def test_checkpointing(ladder: Ladder, model: str, monkeypatch: pytest.MonkeyPat
         rung["losses"] = [record.get("loss") for record in rung["records"]]
     assert found["rungs"][0]["losses"] == pytest.approx(without["rungs"][0]["losses"], rel=1e-4)
     assert found["rungs"][0]["figures"] == without["rungs"][0]["figures"]
+
+
+@pytest.mark.parametrize(
+    ("field", "computed"),
+    [
+        ("packing", "fitune.training.kernels.packed_attention._Attend.forward"),
+        ("fused", "fitune.training.kernels.head_loss._HeadLoss.forward"),
+    ],
+)
+def test_what_makes_training_fast(
+    ladder: Ladder, field: str, computed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must change nothing but by what training is computed."""
+    calls = [0]
+    place, _, name = computed.rpartition(".")
+    kernel = getattr(resolve_name(place), name)
+
+    def count(*arguments: Any) -> Any:
+        calls[0] += 1
+        return kernel(*arguments)
+
+    monkeypatch.setattr(computed, staticmethod(count))
+    found = ladder.outcome(tuned(model="DECODER", epochs=1), again=True)["rungs"][0]
+    assert calls[0] > 0
+    calls[0] = 0
+    without = ladder.outcome(tuned(model="DECODER", epochs=1, **{field: False}))["rungs"][0]
+    assert calls == [0]
+    losses = [[record["loss"] for record in rung["records"]] for rung in (found, without)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert found["figures"] == without["figures"]
+
+
+def test_adapter(ladder: Ladder, tmp_path: Path) -> None:
+    """Training goes on from the adapter of another run."""
+    before = ladder.outcome(tuned(model="DECODER", method="lora"))
+    ladder.outcome({**tuned(model="DECODER", method="lora"), "output": str(tmp_path)})
+    (folder,) = tmp_path.glob("*/rungs/*/model/adapter")
+    after = ladder.outcome(tuned(model="DECODER", method="lora", adapter=str(folder)))
+    assert "error" not in after
+    losses = [o["rungs"][0]["records"][0]["loss"] for o in (before, after)]
+    assert losses[1] < losses[0]
 
 
 def test_download(ladder: Ladder) -> None:

@@ -91,16 +91,18 @@ def test_gradients_equal_float64(kit: Callable[..., Kit], method: str, after: in
     made = kit(method=method, random_b=True, optimizer="sgd", learning_rate=0.05)
     for group in (optimizer := made.optimizer()).param_groups:
         group["lr"] = 0.05
+    assert made.objective.packed
     batches = Order(made.lengths, 8, 0).epoch(0)
-    for rows in batches[:after]:
-        step(
-            made.model,
-            made.objective,
-            optimizer,
-            [made.objective.batch(rows)],
-            clip=1e9,
-            autocast=None,
-        )
+    with made.fused():
+        for rows in batches[:after]:
+            step(
+                made.model,
+                made.objective,
+                optimizer,
+                [made.objective.batch(rows)],
+                clip=1e9,
+                autocast=None,
+            )
     rows = batches[after]
     double = copy.deepcopy(made.model).double()
     double(**reference_batch(made, rows)).loss.backward()
@@ -113,17 +115,20 @@ def test_gradients_equal_float64(kit: Callable[..., Kit], method: str, after: in
             captured.update({n: p.grad.clone() for n, p in parameters.items()})
 
     parts = [
-        made.objective.batch(part) for part in micro_batches(rows, made.lengths, max_tokens=60)
+        made.objective.batch(part)
+        for part in micro_batches(rows, made.lengths, max_tokens=60, packed=True)
     ]
     assert len(parts) > 2
-    step(
-        made.model,
-        made.objective,
-        Capture(parameters.values(), lr=0.0),
-        parts,
-        clip=1e9,
-        autocast=None,
-    )
+    with made.fused():
+        parameters = trainable_parameters(made.model)
+        step(
+            made.model,
+            made.objective,
+            Capture(parameters.values(), lr=0.0),
+            parts,
+            clip=1e9,
+            autocast=None,
+        )
     expected = {n: p.grad for n, p in trainable_parameters(double).items()}
     assert captured.keys() == expected.keys()
     for name, truth in expected.items():

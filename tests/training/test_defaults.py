@@ -83,3 +83,27 @@ def test_every_default_that_training_reads_is_filled() -> None:
 def test_an_encoder_keeps_the_length_it_was_trained_with() -> None:
     assert resolved("encoder", 1e8).max_length == 256
     assert resolved("decoder", 1e8).max_length == 256  # pooled decoders are embedding models
+
+
+def test_methods_of_few_values_and_lion_take_rates_of_their_own() -> None:
+    def rate(**given: object) -> float:
+        found = resolved("decoder", 7e9, **given).learning_rate
+        assert found is not None
+        return found
+
+    assert rate(method="ia3") == 3e-3  # Liu et al., arXiv:2205.05638
+    assert rate(method="prompt-tuning") > rate(method="prefix-tuning") > rate(method="lora")
+    # BitFit's grid for BERT-base: 1e-4 to 1e-3.
+    assert 1e-4 <= (resolved("encoder", 110e6, method="bitfit").learning_rate or 0) <= 1e-3
+    # Chen et al., arXiv:2302.06675, section 5: 3 to 10 times smaller than AdamW's.
+    assert rate(optimizer="adamw") / 10 <= rate(optimizer="lion") <= rate(optimizer="adamw") / 3
+    heads = [resolved("encoder", 22.7e6, optimizer=o).head_learning_rate for o in ("adamw", "lion")]
+    assert heads[0] and heads[1] and heads[0] / 10 <= heads[1] <= heads[0] / 3
+    assert resolved("decoder", 7e9, optimizer="lion", learning_rate=0.5).learning_rate == 0.5
+
+
+def test_virtual_tokens_take_their_part_of_the_context() -> None:
+    options = Finetuned(method="prefix-tuning", virtual_tokens=30)
+    made = architecture("decoder", 1e8, length=512)
+    found = resolve(options, made, rows=100, dtype="fp32", seed=0, pooling=None)
+    assert found.max_length == 482

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,43 @@ def test_records_hold_what_a_curve_needs(kit: Callable[..., Kit], tmp_path: Path
 
 def test_divergence_is_said_with_the_step(kit: Callable[..., Kit], tmp_path: Path) -> None:
     made = kit(rows=16, method="full", optimizer="sgd", learning_rate=1e30, clip=1e9)
-    with pytest.raises(TrainingError, match=r"at step 2 the loss is .*lower learning_rate"):
+    notices: list[str] = []
+    with pytest.raises(TrainingError, match=r"at step 6 .*lower learning_rate"):
+        made.train(tmp_path, notices=notices)
+    assert notices[0].startswith("step 2 changed nothing: its loss is ")
+
+
+def test_a_batch_with_an_infinite_loss_is_left_out(
+    kit: Callable[..., Kit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = kit(rows=40, epochs=1.0)
+    bad = 7
+    plain = made.objective.loss_sum
+
+    def loss_sum(model: Any, batch: Any) -> torch.Tensor:
+        return plain(model, batch) * (float("inf") if bad in batch.rows else 1.0)
+
+    monkeypatch.setattr(made.objective, "loss_sum", loss_sum)
+    notices: list[str] = []
+    trained = made.train(tmp_path, notices=notices)
+    assert (trained.steps, trained.skipped) == (5, 1)
+    assert len(notices) == 1 and "changed nothing: its loss is inf" in notices[0]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["loss"] is None for r in records if r["kind"] == "train"].count(True) == 1
+    assert all(p.isfinite().all() for p in trainable_parameters(made.model).values())
+
+
+def test_the_rows_that_do_it_are_named(
+    kit: Callable[..., Kit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = kit(rows=8, epochs=9.0)
+    plain = made.objective.loss_sum
+
+    def loss_sum(model: Any, batch: Any) -> torch.Tensor:
+        return plain(model, batch) * (float("nan") if {2, 5} & set(batch.rows) else 1.0)
+
+    monkeypatch.setattr(made.objective, "loss_sum", loss_sum)
+    with pytest.raises(TrainingError, match=r"at step 5 .* for row (2, row 5|5, row 2),"):
         made.train(tmp_path)
 
 

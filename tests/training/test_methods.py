@@ -350,3 +350,34 @@ def test_a_router_that_is_a_linear_layer_stays_as_it_is(method: str) -> None:
     ids = torch.randint(1, 64, (2, 5))
     model(input_ids=ids, labels=ids).loss.backward()
     assert all(p.grad is not None for n, p in trainable_parameters(model).items() if "lora_B" in n)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["llama", "bert", "gpt2"])
+def test_every_second_layer_checkpointed_changes_no_gradient(kind: str, method: str) -> None:
+    """The first and the third of three are computed twice, the second once."""
+    options = Finetuned(method=method, rank=4, lora_dropout=0.3, dtype="fp32")
+    found = []
+    for checkpointing in (False, 2):
+        torch.manual_seed(0)
+        chosen = options.model_copy(update={"checkpointing": checkpointing})
+        model = random_adapters(prepare(wide(kind), METHODS[method], chosen))
+        calls = [0, 0, 0]
+        for index, layer in enumerate(layers_of(model)):
+
+            def count(module: Any, inputs: Any, index: int = index, calls: Any = calls) -> None:
+                calls[index] += 1
+
+            next(iter(layer.children())).register_forward_pre_hook(count)
+        found.append(gradients(model))
+        assert calls == ([2, 1, 2] if checkpointing else [1, 1, 1])
+    for name, gradient in found[0].items():
+        assert (found[1][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_a_choice_of_layers_is_kept() -> None:
+    """Memory is traced on a few of the layers, picked after the choice."""
+    model = wide("llama")
+    checkpoint_activations(model, 2)
+    checkpoint_activations(model)
+    assert [layer.gradient_checkpointing for layer in model.model.layers] == [True, False, True]

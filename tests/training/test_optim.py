@@ -80,6 +80,10 @@ def update_by_hand(name: str, t: int, gradient: float, value: float, state: list
         step = gradient / math.sqrt(state[0])
         step /= max(1.0, abs(step))
         return value * (1 - 0.1 * 0.5) - 0.1 * step
+    if name == "lion":
+        direction = math.copysign(1.0, 0.9 * state[0] + 0.1 * gradient)
+        state[0] = 0.99 * state[0] + 0.01 * gradient
+        return value - 0.1 * (direction + 0.5 * value)
     total = gradient + 0.5 * value
     state[0] = 0.9 * state[0] + total if name == "momentum" and t > 1 else total
     return value - 0.1 * state[0]
@@ -149,6 +153,8 @@ def test_what_optimizers_keep() -> None:
     assert kept("adamw", torch.bfloat16) == 4 * count
     assert kept("sgd") == 0
     assert kept("momentum") == 4 * count
+    assert kept("lion") == 4 * count
+    assert kept("lion", torch.bfloat16) == 2 * count
     assert kept("adafactor") == 4 * (64 + 128)
     assert kept("adamw-8bit") == 2 * count + 2 * 4 * count // 256 + 2 * 4 * 256
 

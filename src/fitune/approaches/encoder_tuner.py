@@ -5,6 +5,7 @@ Knows classifiers and templates; the course of training is `finetuned`'s matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from fitune.models.classifier import NativeClassifier, load_classifier
 from fitune.models.save import load_saved_classifier, save_classifier
 from fitune.models.source import ModelSource
 from fitune.quantization.weights import quantize_linear_layers
-from fitune.training.loop import Validation
+from fitune.training.class_weights import label_weights
+from fitune.training.loop import Trained, Validation
 from fitune.training.methods import Method, prepare
 from fitune.training.objectives import Classify
 from fitune.training.precision import precision
@@ -68,12 +70,26 @@ class EncoderTuner:
     def encode(self, row: Row) -> Encoded:
         return self.template.encode(row)
 
+    def encode_rows(
+        self, rows: Rows, *, what: str, max_length: int, **limits: Any
+    ) -> tuple[list[Encoded], list[int], list[str]]:
+        return encode_rows(
+            self.encode,
+            rows,
+            tokenizer=self.tokenizer,
+            what=what,
+            max_length=max_length,
+            **limits,
+        )
+
     def objective(self, items: list[Encoded], rows: list[Row], smoothing: float) -> Classify:
+        answers = [row.answer or "" for row in rows]
         return Classify(
             items,
-            [self.index[row.answer or ""] for row in rows],
+            [self.index[answer] for answer in answers],
             pad=self.tokenizer.pad_token_id,
             label_smoothing=smoothing,
+            weights=label_weights(self.options.class_weights, self.labels, answers),
         )
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -81,6 +97,13 @@ class EncoderTuner:
 
     def learn_limits(self, train: Rows) -> None:
         """A label needs no limit."""
+
+    def before_training(self, validation: Sequence[Any]) -> None:
+        """Nothing is kept of the untuned model."""
+
+    def summary(self, trained: Trained) -> str | None:
+        """A new head's first loss says nothing."""
+        return None
 
     def validate(self, items: list[Encoded], rows: Rows) -> Validation:
         """Loss and metric, computed in training's dtype.

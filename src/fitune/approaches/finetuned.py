@@ -17,10 +17,10 @@ import torch
 
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work
-from fitune.data.limits import encode_rows
+from fitune.approaches.tuners import TUNERS, with_objective
 from fitune.data.rows import Row, Rows
 from fitune.data.template import Encoded
-from fitune.errors import ConfigError, ModelError, TrainingError
+from fitune.errors import ConfigError, TrainingError
 from fitune.malloc import has_plenty, prepare_for_training
 from fitune.memory.estimate import estimate_training
 from fitune.memory.headroom import live_bytes
@@ -35,12 +35,21 @@ from fitune.names import lookup
 from fitune.quantization.weights import count_parameters
 from fitune.runs import read_json, write_json
 from fitune.training.attention import training_attention
-from fitune.training.defaults import resolve
+from fitune.training.defaults import default_method, resolve, room_for_rows
+from fitune.training.kernels.fused import fused_layers
 from fitune.training.loop import Settings, Trained, Validation, train
-from fitune.training.methods import METHODS, Method, trainable_parameters
+from fitune.training.methods import (
+    METHODS,
+    Method,
+    check_options,
+    fingerprint,
+    trainable_parameters,
+    with_adapter,
+)
 from fitune.training.objectives import Objective
 from fitune.training.optim import OPTIMIZERS, parameter_groups, require_device
 from fitune.training.precision import precision
+from fitune.training.rates import rate_factors
 from fitune.training.track import MetricsFile
 
 OPTIONS = "options.json"
@@ -55,15 +64,23 @@ class Tuner(Protocol):
     def build(self, method: Method, options: config.Finetuned) -> None:
         """Load the model and apply the method."""
 
-    def encode(self, row: Row) -> Encoded:
-        """A training row with its answer."""
+    def encode_rows(
+        self, rows: Rows, *, what: str, max_length: int, **limits: Any
+    ) -> tuple[list[Any], list[int], list[str]]:
+        """What is learned from rows, as `data.limits.encode_rows` gives it."""
 
     def objective(self, items: list[Encoded], rows: list[Row], smoothing: float) -> Objective: ...
 
     def head_parameters(self) -> list[torch.nn.Parameter]:
         """New parameters, which take the head's learning rate."""
 
+    def before_training(self, validation: Sequence[Any]) -> None:
+        """Compute what takes the model as it is before its first step."""
+
     def validate(self, items: list[Encoded], rows: Rows) -> Validation: ...
+
+    def summary(self, trained: Trained) -> str | None:
+        """What training changed, in a sentence; None where the untuned model says nothing."""
 
     def learn_limits(self, train: Rows) -> None:
         """Take from the training rows what answering must know, e.g. how long answers are."""
@@ -95,27 +112,18 @@ class Finetuned:
         )
         self.architecture = describe(self.source)
         self.tokenizer = load_tokenizer(saved or self.source)
-        self.tuner = self._make_tuner(options)
+        self._options = options = with_objective(
+            options if saved is not None else with_adapter(options),
+            task=work.task.kind,
+            kind=self.architecture.kind,
+            model=self.source.name,
+        )
+        self.tuner: Tuner = lookup(options.objective or "", TUNERS, "objective")(
+            self.source, self.architecture, self.tokenizer, options, work
+        )
         self._check()
         self._cost = Cost(self.architecture.parameters, 0, 0)
         self.trained: Trained | None = None
-
-    def _make_tuner(self, options: config.Finetuned) -> Tuner:
-        kind, task = self.architecture.kind, self.work.task.kind
-        if kind == "decoder":
-            from fitune.approaches.decoder_tuner import DecoderTuner
-
-            return DecoderTuner(self.source, self.architecture, self.tokenizer, options, self.work)
-        if kind == "encoder" and task == "classify":
-            from fitune.approaches.encoder_tuner import EncoderTuner
-
-            return EncoderTuner(self.source, self.architecture, self.tokenizer, options, self.work)
-        raise ModelError(
-            f"'{self.source.name}' is an {kind}, which cannot be fine-tuned for kind '{task}'",
-            fix="use a decoder, e.g. smollm2-135m"
-            if task == "generate"
-            else "use an encoder or a decoder",
-        )
 
     @property
     def _decodes(self) -> bool:
@@ -126,19 +134,27 @@ class Finetuned:
         lookup(options.method or "full", METHODS, "method")
         lookup(options.optimizer, OPTIMIZERS, "optimizer")
         require_device(options.optimizer, self.work.device)
-        limit = self.architecture.max_length
+        limit = room_for_rows(options, self.architecture)
+        if limit < 1:
+            raise ConfigError(
+                f"virtual_tokens is {options.virtual_tokens:,}, and '{self.source.name}' was made "
+                f"for {self.architecture.max_length:,} tokens",
+                fix="set virtual_tokens to far less",
+            )
         if options.max_length and options.max_length > limit:
+            less = "" if limit == self.architecture.max_length else ", less the virtual ones"
             raise ConfigError(
                 f"max_length {options.max_length:,} is more than the {limit:,} tokens that "
-                f"'{self.source.name}' was made for",
+                f"'{self.source.name}' was made for{less}",
                 fix=f"set max_length to at most {limit}",
             )
-        if options.freeze_layers and options.method != "freeze":
+        if options.class_weights and (self._decodes or self.work.task.kind != "classify"):
             raise ConfigError(
-                f"freeze_layers is {options.freeze_layers}, but method is "
-                f"'{options.method or 'chosen by fitune'}'",
-                fix="set method: freeze, or remove freeze_layers",
+                "class_weights is for a classification head, and "
+                f"'{self.source.name}' writes its answers",
+                fix="remove class_weights, or use an encoder, e.g. minilm-l6",
             )
+        check_options(options, default_method(self.architecture.kind))
 
     def fit(self, train_rows: Rows, validation: Rows) -> None:
         """Train, or go on from a checkpoint in the work's folder.
@@ -164,7 +180,7 @@ class Finetuned:
         self.tuner.learn_limits(train_rows)
         items, kept = self._encode(train_rows, "training", options.max_length, drop=True)
         valid_items, _ = self._encode(validation, "validation", options.max_length, drop=False)
-        lengths = tuple(len(item) for item in items)
+        lengths = tuple(item.batch_tokens for item in items)
         planned = self._planned(options, items)
         if options.micro_batch_tokens is None:
             tokens = self._micro_batch_tokens(planned, lengths)
@@ -181,7 +197,6 @@ class Finetuned:
                 f"method '{options.method}' leaves no parameter of '{self.source.name}' to train",
                 fix="use full, freeze or lora",
             )
-        write_json(work.folder / OPTIONS, options.model_dump())
         smoothing = options.label_smoothing or 0.0
         objective = self.tuner.objective(items, [train_rows[i] for i in kept], smoothing)
         optimizer = lookup(options.optimizer, OPTIMIZERS, "optimizer")(
@@ -191,15 +206,22 @@ class Finetuned:
                 learning_rate=rate,
                 head_learning_rate=head_rate,
                 weight_decay=options.weight_decay,
+                factors=rate_factors(self.tuner.model, options),
             ),
             options,
         )
+        write_json(work.folder / OPTIONS, options.model_dump())  # nothing is refused from here on
         self._cost = Cost(
             parameters=count_parameters(self.tuner.model),
             trainable_parameters=sum(p.numel() for p in parameters.values()),
-            rows=len(items),
+            rows=len(kept),
         )
-        with training_attention(self.tuner.model, longest=max(lengths), device=work.device):
+        computed = precision(options.dtype, options.method or "", decoder=self._decodes)
+        with (
+            training_attention(self.tuner.model, longest=planned.seq, device=work.device),
+            fused_layers(self.tuner.model, computed.compute, wanted=options.fused),
+        ):
+            self.tuner.before_training(valid_items)
             self.trained = train(
                 self.tuner.model,
                 objective,
@@ -207,13 +229,14 @@ class Finetuned:
                 Settings(
                     options=options,
                     lengths=lengths,
-                    autocast=precision(
-                        options.dtype, options.method or "", decoder=self._decodes
-                    ).autocast,
+                    autocast=computed.autocast,
                     device=work.device,
                     seed=options.seed or 0,
                     fingerprint=self._fingerprint(train_rows, validation),
-                    validate_before=self._decodes,
+                    validate_before=options.objective != "classify",
+                    sources=tuple(train_rows[i].source for i in kept)
+                    if len(kept) == len(items)
+                    else (),
                 ),
                 folder=work.folder / "checkpoints",
                 metrics=MetricsFile(work.folder / "metrics.jsonl"),
@@ -222,12 +245,8 @@ class Finetuned:
                 notice=work.notice,
                 stop_requested=work.stop_requested,
             )
-        before, after = self.trained.before, self.trained.best.loss
-        if before is not None and after is not None:
-            work.notice(
-                f"the loss per token of held-out validation answers went from {before:.3f} "
-                f"(untuned) to {after:.3f}."
-            )
+        if said := self.tuner.summary(self.trained):
+            work.notice(said)
 
     def _planned(self, options: config.Finetuned, items: list[Encoded]) -> Training:
         """A step with a whole batch of the longest rows."""
@@ -237,6 +256,7 @@ class Finetuned:
             options=options,
             batch=options.batch_size,
             seq=max(len(item) for item in items),
+            packed=options.packing,
             padded=True,
             answer_tokens=max(sum(item.learned) for item in items) or None,
             labels=max(1, len(work.labels)),
@@ -266,7 +286,7 @@ class Finetuned:
         budget = self.work.memory_bytes
         needed = rough_bytes(self.architecture, max(tokens, planned.seq), planned.seq)
         if not has_plenty(needed, budget):
-            rows = max(1, min(planned.batch, tokens // planned.seq))
+            rows = max(1, min(planned.batch, tokens // (planned.seq * planned.sequences)))
             step = dataclasses.replace(planned, batch=rows)
             pooling = read_pooling(self.source.folder)
             needed = estimate_training(read_config(self.source), step, pooling=pooling).peak_bytes
@@ -275,13 +295,11 @@ class Finetuned:
     def _encode(
         self, rows: Rows, what: str, max_length: int, *, drop: bool
     ) -> tuple[list[Encoded], list[int]]:
-        items, kept, notes = encode_rows(
-            self.tuner.encode,
+        items, kept, notes = self.tuner.encode_rows(
             rows,
-            tokenizer=self.tokenizer,
+            what=what,
             max_length=max_length,
             too_long=self.work.task.data.too_long,
-            what=what,
             drop_allowed=drop,
             progress=self.work.progress,
         )
@@ -300,6 +318,7 @@ class Finetuned:
             "chat_template": self.work.task.chat_template,
             "too_long": self.work.task.data.too_long,
             "device": self.work.device,
+            **({"adapter": fingerprint(self._options)} if self._options.adapter else {}),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

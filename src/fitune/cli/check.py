@@ -50,7 +50,9 @@ def add_arguments(parser: Parser) -> None:
         help="print N rows as the tokens a model sees: ⟦learned⟧ and masked",
     )
     parser.add_argument(
-        "--kind", choices=("classify", "generate"), help="for DATA: which task it is meant for"
+        "--kind",
+        choices=("classify", "generate", "language-model"),
+        help="for DATA: which task it is meant for",
     )
     parser.add_argument("--model", metavar="NAME", help="whose tokens --show prints")
     parser.add_overrides()

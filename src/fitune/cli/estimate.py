@@ -12,9 +12,10 @@ from fitune.cli.parser import Parser, positive
 from fitune.cli.screen import Screen
 
 OPTIONS = (
-    *("inference", "method", "rank", "target_modules", "freeze_layers", "optimizer", "dtype"),
-    *("batch", "seq", "padded", "micro_batches", "answer_tokens", "labels", "checkpointing"),
-    *("attention", "context", "prompt", "requests", "kv_dtype", "devices", "shard", "offload"),
+    *("inference", "method", "objective", "rank", "target_modules", "freeze_layers", "optimizer"),
+    *("dtype", "batch", "seq", "padded", "segments", "micro_batches", "answer_tokens", "labels"),
+    *("checkpointing", "attention", "context", "prompt", "requests", "kv_dtype", "devices"),
+    *("shard", "offload"),
     *("budget", "device", "price", "exact", "measure", "dtypes", "explain", "plot"),
 )
 """Of `api.estimate`."""
@@ -39,6 +40,12 @@ def add_arguments(parser: Parser) -> None:
 
 def _training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--method", help="full, freeze, head, lora, dora or qlora")
+    group.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="classify or masked for encoders; sft, dpo (rows are pairs of answers) or pretrain "
+        "for decoders",
+    )
     group.add_argument("--rank", type=positive, help="of adapters; default: 16")
     group.add_argument(
         "--target-modules",
@@ -49,12 +56,23 @@ def _training(group: argparse._ArgumentGroup) -> None:
         "--freeze-layers", type=positive, metavar="K", help="for freeze: the lowest K stay"
     )
     group.add_argument(
-        "--optimizer", help="adamw, sgd, momentum, adafactor, adamw-8bit or paged-adamw-8bit"
+        "--optimizer", help="adamw, sgd, momentum, adafactor, lion, adamw-8bit, paged-adamw-8bit"
     )
     group.add_argument("--dtype", help="fp32, bf16 or pure-bf16; for answering fp32, bf16 or fp16")
     group.add_argument("--batch", type=positive, metavar="ROWS", help="of one micro-batch")
     group.add_argument("--seq", type=positive, metavar="TOKENS", help="of a row")
-    group.add_argument("--padded", action="store_true", help="some rows are shorter than others")
+    group.add_argument(
+        "--padded",
+        action="store_true",
+        help="rows are padded to one length, and some are shorter; default: decoders' rows are "
+        "laid end to end",
+    )
+    group.add_argument(
+        "--segments",
+        type=positive,
+        metavar="N",
+        help="rows in each --seq tokens, of rows laid end to end; default: 1",
+    )
     group.add_argument(
         "--micro-batches",
         "--accumulation",

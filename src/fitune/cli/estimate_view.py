@@ -26,6 +26,7 @@ MEANINGS = {
     "adapters": "matrices that train beside the weights",
     "gradients": "a value for each that trains, as long as it is needed",
     "optimizer states": "what the optimizer remembers of each that trains",
+    "averaged weights": "an average over the steps of each that trains",
     "activations": "what the forward pass keeps for the backward pass",
     "recomputed activations": "of the layer that is computed again",
     "logits and loss": "a number for each word of the vocabulary, and the loss",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,11 +27,11 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded to one length, ready for one forward pass.
+    """Rows ready for one forward pass: side by side, padded to one length, or laid end to end.
 
     Attributes:
-        input_ids: ``[rows, tokens]`` int64.
-        attention_mask: ``[rows, tokens]`` int64, 1 where there is a token.
+        input_ids: ``[rows, tokens]`` int64; laid end to end ``[1, tokens]``.
+        attention_mask: of the same shape, int64, 1 where there is a token.
         targets: ``[learned]`` int64. Token objectives: the tokens to be written; row objectives:
             the index of each row's label.
         positions: token objectives: ``[learned]`` int64, where in the flattened
@@ -40,6 +41,7 @@ class Batch:
         rows: the rows' indices in the data set.
         answers: for models that read with one half and write with the other: ``[rows, answer
             tokens]`` int64, `IGNORED` where a shorter answer is padded; else None.
+        packed: tokens of each row, where they are laid end to end; else empty.
     """
 
     input_ids: torch.Tensor
@@ -49,6 +51,18 @@ class Batch:
     tokens: int
     rows: tuple[int, ...]
     answers: torch.Tensor | None = None
+    packed: tuple[int, ...] = ()
+
+    @property
+    def position_ids(self) -> torch.Tensor:
+        """Where each token of rows laid end to end stands in its row: ``[1, tokens]`` int64."""
+        import torch
+
+        lengths = torch.tensor(self.packed)
+        starts = (lengths.cumsum(0) - lengths).repeat_interleave(
+            lengths, output_size=sum(self.packed)
+        )
+        return (torch.arange(len(starts)) - starts)[None].to(self.input_ids.device)
 
     @property
     def learned(self) -> int:
@@ -109,37 +123,55 @@ class Order:
 
 
 def micro_batches(
-    rows: Sequence[int], lengths: Sequence[int], max_tokens: int
+    rows: Sequence[int], lengths: Sequence[int], max_tokens: int, *, packed: bool = False
 ) -> list[tuple[int, ...]]:
-    """Cut a global batch into parts of at most `max_tokens` tokens, padding counted.
+    """Cut a global batch into parts of at most `max_tokens` tokens.
 
     Rows are sorted by length first, so that a part holds little padding. A row longer than
     `max_tokens` forms a part of its own.
+
+    Args:
+        packed: rows are laid end to end; else padding counts, too.
     """
     parts: list[tuple[int, ...]] = []
     part: list[int] = []
     for row in sorted(rows, key=lambda row: lengths[row]):
-        if part and (len(part) + 1) * lengths[row] > max_tokens:
+        together = sum(lengths[r] for r in part) if packed else len(part) * lengths[row]
+        if part and together + lengths[row] > max_tokens:
             parts.append(tuple(part))
             part = []
         part.append(row)
     return [*parts, tuple(part)] if part else parts
 
 
-def token_batch(items: Sequence[Encoded], rows: Sequence[int], pad: int) -> Batch:
+def token_batch(
+    items: Sequence[Encoded], rows: Sequence[int], pad: int, *, packed: bool = False
+) -> Batch:
     """Rows for an objective over tokens: the targets are the learned tokens."""
     import torch
 
-    input_ids, mask = _pad([item.tokens for item in items], pad)
-    width = input_ids.shape[1]
+    tokens = [item.tokens for item in items]
+    input_ids, mask = _lay_out(tokens, pad, packed)
+    if packed:
+        starts = [0, *accumulate(map(len, items))]
+    else:
+        starts = [i * input_ids.shape[1] for i in range(len(items))]
     pairs = [
-        (i * width + at - 1, item.tokens[at])
+        (starts[i] + at - 1, item.tokens[at])
         for i, item in enumerate(items)
         for at, learned in enumerate(item.learned)
         if learned and at > 0
     ]
     positions, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
-    return Batch(input_ids, mask, targets, positions, int(mask.sum()), tuple(rows))
+    return Batch(
+        input_ids,
+        mask,
+        targets,
+        positions,
+        int(mask.sum()),
+        tuple(rows),
+        packed=tuple(map(len, items)) if packed else (),
+    )
 
 
 def answer_batch(
@@ -155,14 +187,32 @@ def answer_batch(
 
 
 def label_batch(
-    items: Sequence[Encoded], labels: Sequence[int], rows: Sequence[int], pad: int
+    items: Sequence[Encoded],
+    labels: Sequence[int],
+    rows: Sequence[int],
+    pad: int,
+    *,
+    packed: bool = False,
 ) -> Batch:
     """Rows for an objective over rows: the target is the label's index."""
     import torch
 
-    input_ids, mask = _pad([item.tokens for item in items], pad)
-    targets = torch.tensor(labels, dtype=torch.int64)
-    return Batch(input_ids, mask, targets, None, int(mask.sum()), tuple(rows))
+    input_ids, mask = _lay_out([item.tokens for item in items], pad, packed)
+    return Batch(
+        input_ids,
+        mask,
+        torch.tensor(labels, dtype=torch.int64),
+        None,
+        int(mask.sum()),
+        tuple(rows),
+        packed=tuple(map(len, items)) if packed else (),
+    )
+
+
+def _lay_out(
+    tokens: Sequence[Sequence[int]], pad: int, packed: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _pad([[*chain(*tokens)]] if packed else tokens, pad)
 
 
 def _pad(tokens: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

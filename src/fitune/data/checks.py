@@ -278,7 +278,7 @@ def lengths(splits: Splits, kind: str) -> list[Finding]:
         if not rows:
             continue
         parts = [("texts", rows.texts)] + (
-            [("answers", rows.answers)] if kind != "classify" else []
+            [("answers", rows.answers)] if kind == "generate" else []
         )
         for part, texts in parts:
             words = np.array([len(text.split()) for text in texts])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 
 from fitune.config import Data
+from fitune.data.documents import read_documents
 from fitune.data.readers import read_table
-from fitune.data.rows import Rows, Splits
+from fitune.data.rows import Row, Rows, Splits
 from fitune.data.samples import SAMPLES
 from fitune.data.shapes import to_rows
 from fitune.data.splits import split_rows
@@ -89,6 +90,9 @@ def read_rows(
     """As `load_rows`, with the notes; `split` is taken of a dataset that has several."""
     if where.startswith(SAMPLE):
         return _sample(where, data, kind)
+    if kind == "language-model":
+        carved = split == "train" and (data.validation is None or data.test is None)
+        return read_documents(where, data, split=split, download=download, carved=carved)
     table = read_table(
         where, format=data.format, encoding=data.encoding, download=download, split=split
     )
@@ -108,6 +112,8 @@ def _sample(where: str, data: Data, kind: str) -> tuple[Rows, tuple[str, ...]]:
         )
     if data.input or data.output:
         raise ConfigError(f"data.input and data.output do not apply to {where}", fix="remove them")
-    rows = SAMPLES[name](kind)
+    rows = SAMPLES[name]("classify" if kind == "classify" else "generate")
+    if kind == "language-model":  # what would be asked about is read
+        rows = Rows(tuple(Row(row.text, source=row.source) for row in rows))
     labels = f" and {len(rows.labels)} labels" if kind == "classify" else ""
     return rows, (f"{where} has {len(rows):,} rows{labels} on this Python",)

@@ -16,7 +16,7 @@ from pathlib import Path
 from fitune.data.datasets import HUB, read_hub, read_parquet, read_saved, saved_dataset
 from fitune.data.json_records import read_json_text, read_jsonl_text
 from fitune.data.separated import read_csv, read_tsv
-from fitune.data.table import Table, Text, expand
+from fitune.data.table import Record, Table, Text, expand
 from fitune.errors import ConfigError, DataError, ResourceError
 
 SUFFIXES: dict[str, str] = {
@@ -29,6 +29,8 @@ SUFFIXES: dict[str, str] = {
     ".parquet": "parquet",
     ".txt": "txt",  # decided by its first line
 }
+PLAIN = {**SUFFIXES, **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".rst"), "txt")}
+"""Where files of plain text are wanted, too."""
 
 
 def read_table(
@@ -38,6 +40,7 @@ def read_table(
     encoding: str = "utf-8",
     download: bool = False,
     split: str = "train",
+    plain: bool = False,
 ) -> Table:
     """Read every record of `where`.
 
@@ -49,6 +52,8 @@ def read_table(
         encoding: of text files.
         download: allow ``hub:`` ids.
         split: which split of a dataset with several to take when `where` does not say.
+        plain: whether text files (`PLAIN`) are what they say, one record each; else the first line
+            of a .txt file tells whether it holds rows.
 
     Raises:
         DataError: not there, not readable, broken or empty; says file, line and fix.
@@ -69,8 +74,8 @@ def read_table(
                 f"{where} is not a folder written by datasets.save_to_disk",
                 fix="name such a folder, or set data.format: auto",
             )
-        files = _files(where, format)
-        tables = [_read_file(path, format, encoding) for path in files]
+        files = _files(where, format, plain)
+        tables = [_read_file(path, format, encoding, plain) for path in files]
     except PermissionError as error:
         raise ResourceError(
             f"no permission to read {error.filename or where}",
@@ -89,7 +94,7 @@ def read_table(
 # --- finding files -------------------------------------------------------------------------------
 
 
-def _files(where: str, format: str) -> list[Path]:
+def _files(where: str, format: str, plain: bool) -> list[Path]:
     path = expand(where)
     if path.is_file():
         return [path]
@@ -99,7 +104,9 @@ def _files(where: str, format: str) -> list[Path]:
             for child in sorted(path.iterdir())
             if child.is_file()
             and not child.name.startswith(".")
-            and (format != "auto" or SUFFIXES.get(_suffix(child), "txt") != "txt")
+            and (
+                format != "auto" or _known(child, plain) not in (None, *([] if plain else ["txt"]))
+            )
         ]
         if not wanted:
             raise DataError(
@@ -131,6 +138,10 @@ def _missing(where: str, path: Path) -> DataError:
     return DataError(f"there is no file {where}", fix=fix.rstrip("?"))
 
 
+def _known(path: Path, plain: bool) -> str | None:
+    return (PLAIN if plain else SUFFIXES).get(_suffix(path))
+
+
 def _suffix(path: Path) -> str:
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
@@ -143,8 +154,8 @@ def _endings() -> str:
 # --- reading one file ----------------------------------------------------------------------------
 
 
-def _read_file(path: Path, format: str, encoding: str) -> Table:
-    known = SUFFIXES.get(_suffix(path)) if format == "auto" else format
+def _read_file(path: Path, format: str, encoding: str, plain: bool) -> Table:
+    known = _known(path, plain) if format == "auto" else format
     if known is None:
         raise DataError(
             f"the format of {path} is not known from its ending {_suffix(path) or '(none)'!r}",
@@ -161,7 +172,7 @@ def _read_file(path: Path, format: str, encoding: str) -> Table:
             f"{path}:{line} holds a NUL character, which no text has",
             fix="remove it, or set data.encoding if the file is UTF-16",
         )
-    if known == "txt":
+    if known == "txt" and format == "auto" and not plain:
         known = {"{": "jsonl", "[": "json"}.get(text.lstrip()[0], "csv")
     return READERS[known](Text(str(path), text, guess=format == "auto"))
 
@@ -219,7 +230,13 @@ def _likely_encoding(data: bytes) -> str:
 # --- CSV and TSV ---------------------------------------------------------------------------------
 
 
+def read_plain(file: Text) -> Table:
+    """All of a text file as one record."""
+    return Table((Record({"text": file.text}, file.name),))
+
+
 READERS: dict[str, Callable[[Text], Table]] = {
+    "txt": read_plain,
     "csv": read_csv,
     "tsv": read_tsv,
     "json": read_json_text,

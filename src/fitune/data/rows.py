@@ -33,12 +33,14 @@ class Row:
         history: the turns before `text`, oldest first (system prompt, earlier questions and
             answers); empty for plain tasks.
         source: where the row was read, ``"train.csv:17"``; not part of its identity.
+        rejected: of a pair, the answer that `answer` is preferred to; None for rows without one.
     """
 
     text: str
     answer: str | None = None
     history: tuple[Turn, ...] = ()
     source: str = ""
+    rejected: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -48,8 +50,9 @@ class Row:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (32 hex digits) of the whole content, the answer included."""
-        return _digest([self.key, self.answer])
+        """SHA-256 (32 hex digits) of the whole content, the answers included."""
+        pair = [] if self.rejected is None else [self.rejected]
+        return _digest([self.key, self.answer, *pair])
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -45,10 +45,15 @@ class Reason(str, Enum):
     TEXT = "text"
     ANSWER = "answer"
     END = "end of turn"
+    DOCUMENT = "document"
+    DOCUMENT_END = "end of document"
 
     @property
     def learned(self) -> bool:
-        return self in (Reason.ANSWER, Reason.END)
+        return self in _LEARNED
+
+
+_LEARNED = frozenset({Reason.ANSWER, Reason.END, Reason.DOCUMENT, Reason.DOCUMENT_END})
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that it takes in a batch."""
+        return len(self)
 
     @property
     def learned(self) -> tuple[bool, ...]:
@@ -113,7 +123,7 @@ class ChatTemplate:
                 f"generation prompt ({error.problem})",
                 fix="set chat_template: default, or mend the Jinja file",
             ) from error
-        if _adds_bos(tokenizer) and not head.startswith(tokenizer.bos_token):
+        if adds_bos(tokenizer) and not head.startswith(tokenizer.bos_token):
             # Written by the template, it is there exactly once for whoever renders it.
             self.jinja = "{{- bos_token -}}" + self.jinja
 
@@ -387,7 +397,7 @@ def _choose_jinja(tokenizer: Any, chat_template: str) -> str:
         ) from error
 
 
-def _adds_bos(tokenizer: Any) -> bool:
+def adds_bos(tokenizer: Any) -> bool:
     """Whether this tokenizer puts a beginning-of-text token before plain text."""
     if tokenizer.bos_token_id is None:
         return False

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitune.errors import ConfigError, DataError, FituneError
+from fitune.evaluation.likelihood import Likelihood
 
 Texts = Sequence[str]
 Floats = npt.NDArray[np.float64]
@@ -267,6 +268,23 @@ def _chrf(sums: Floats, rows: int) -> Floats:
     )
 
 
+# ── language-model ───────────────────────────────────────────────────────────────────────────────
+
+
+def _likelihoods(predictions: Texts, references: Texts) -> Floats:
+    """[rows, 3]: nats, tokens and bytes."""
+    found = (Likelihood.read(prediction) for prediction in predictions)
+    return np.array([[f.nats, f.tokens, f.bytes] for f in found], dtype=np.float64)
+
+
+def _neg_perplexity(sums: Floats, rows: int) -> Floats:
+    return -np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1))
+
+
+def _neg_bits_per_byte(sums: Floats, rows: int) -> Floats:
+    return -sums[..., 0] / (np.maximum(sums[..., 2], 1) * np.log(2))
+
+
 # ── all of them ──────────────────────────────────────────────────────────────────────────────────
 
 METRICS: dict[str, Metric] = {
@@ -320,9 +338,29 @@ METRICS: dict[str, Metric] = {
             "chrF2 over character n-grams up to 6, as sacrebleu's corpus score, from 0 to 1 "
             "(Popović 2015); suits languages written without spaces.",
         ),
+        sum_over_rows(
+            "neg_bits_per_byte",
+            ("language-model",),
+            _likelihoods,
+            _neg_bits_per_byte,
+            "Minus the bits that a byte of text costs, as metrics are higher where better: "
+            "comparable between models of different tokens.",
+        ),
+        sum_over_rows(
+            "neg_perplexity",
+            ("language-model",),
+            _likelihoods,
+            _neg_perplexity,
+            "Minus the perplexity per token, e to the mean nats: comparable only between models "
+            "of the same tokens.",
+        ),
     )
 }
 """Every metric fitune knows, by name."""
 
-DEFAULT_METRIC: dict[str, str] = {"classify": "accuracy", "generate": "token_f1"}
+DEFAULT_METRIC: dict[str, str] = {
+    "classify": "accuracy",
+    "generate": "token_f1",
+    "language-model": "neg_bits_per_byte",
+}
 """The metric of a task that names none, by kind."""

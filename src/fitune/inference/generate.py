@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from fitune.inference.score import token_groups, unwrap
+from fitune.inference.score import expanded, token_groups, unwrap
 from fitune.models.quiet import quiet
+from fitune.models.virtual_tokens import cache_name, virtual_cache, virtual_tokens
 
 BATCH_TOKENS = 4096
 """Most tokens (prompt and room for the answer, padding included) generated side by side."""
@@ -63,6 +64,8 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     done = 0
     with torch.inference_mode():
+        virtual, ahead = virtual_cache(model), virtual_tokens(model)
+        answering = model if virtual is None else unwrap(model)
         for group in token_groups(order, [len(p) + max_new_tokens for p in prompts], BATCH_TOKENS):
             width = max(len(prompts[i]) for i in group)
             ids = torch.full((len(group), width), pad, dtype=torch.int64)
@@ -70,14 +73,21 @@ def generate(
             for row, i in enumerate(group):  # on the left: the answer follows the last token
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
                 mask[row, width - len(prompts[i]) :] = 1
+            given = {}
+            if virtual is not None:  # transformers leaves out as many tokens as the cache holds
+                ids = torch.nn.functional.pad(ids, (ahead, 0), value=pad)
+                mask = torch.nn.functional.pad(mask, (ahead, 0), value=1)
+                cache = expanded(virtual, len(group), answering.config)
+                given = {cache_name(answering): cache}
             with quiet(), _plain(model):
-                output = model.generate(
+                output = answering.generate(
                     input_ids=ids.to(model.device),
                     attention_mask=mask.to(model.device),
                     generation_config=config,
+                    **given,
                 )
             for row, i in enumerate(group):
-                new = output[row, width:].tolist()
+                new = output[row, ahead + width :].tolist()
                 end = next((at for at, token in enumerate(new) if token in stops), None)
                 result[i] = Generated(tuple(new[:end]), end is not None)
             done += len(group)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fitune.models.virtual_tokens import cache_name, virtual_cache, virtual_tokens
+
 PROMPT_TOKENS = 2048
 """Most prompt tokens in one forward pass: wide enough for full matrix speed on a CPU."""
 
@@ -113,17 +115,18 @@ def _score_tree(
     tree = _grow(answers)
     nodes = len(tree.tokens)
     # At least one token of each prompt stays outside the prefix: the root predicts from it.
-    shared = _common_prefix(prompts, keep=1)
-    prefix = None
-    if shared:
-        prefix = DynamicCache(config=model.config)
-        ids = torch.tensor([prompts[0][:shared]], device=device)
-        model(input_ids=ids, use_cache=True, **{_cache_name(model): prefix}, **_last_only(model))
+    common = _common_prefix(prompts, keep=1)
+    prefix, ahead, model = virtual_cache(model), virtual_tokens(model), unwrap(model)
+    if common:
+        prefix = prefix if prefix is not None else DynamicCache(config=model.config)
+        ids = torch.tensor([prompts[0][:common]], device=device)
+        model(input_ids=ids, use_cache=True, **{cache_name(model): prefix}, **_last_only(model))
+    shared = ahead + common  # tokens in the cache
     result = np.empty((len(prompts), len(answers)))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     done = 0
-    for group in token_groups(order, [len(p) - shared + nodes for p in prompts], PROMPT_TOKENS):
-        tails = [list(prompts[i][shared:]) for i in group]
+    for group in token_groups(order, [len(p) - common + nodes for p in prompts], PROMPT_TOKENS):
+        tails = [list(prompts[i][common:]) for i in group]
         width = max(map(len, tails))
         length = width + nodes
         ids = torch.full((len(group), length), pad, dtype=torch.int64)
@@ -145,7 +148,7 @@ def _score_tree(
             mask[row, n:width, shared : shared + 1] = True
         additive = torch.zeros(mask.shape, dtype=model.dtype, device=device)
         additive.masked_fill_(~mask.to(device), torch.finfo(model.dtype).min)
-        cache = _expanded(prefix, len(group), model.config) if prefix is not None else None
+        cache = expanded(prefix, len(group), model.config) if prefix is not None else None
         wanted = [len(tail) - 1 for tail in tails]
         picked = torch.tensor(
             [[last, *range(width, length)] for last in wanted], device=device
@@ -157,7 +160,7 @@ def _score_tree(
             attention_mask=additive[:, None],
             position_ids=positions.to(device),
             use_cache=cache is not None,
-            **({_cache_name(model): cache} if cache is not None else {}),
+            **({cache_name(model): cache} if cache is not None else {}),
         )
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         for j, answer in enumerate(answers):
@@ -233,18 +236,12 @@ def _logits_at(model: Any, positions: torch.Tensor, **inputs: Any) -> torch.Tens
         handle.remove()
 
 
-def _cache_name(model: Any) -> str:
-    """transformers 5.24 renames the argument; the old name warns there, the new fails before."""
-    parameters = inspect.signature(unwrap(model).forward).parameters
-    return "cache" if "cache" in parameters else "past_key_values"
-
-
 def _last_only(model: Any) -> dict[str, int]:
     parameters = inspect.signature(unwrap(model).forward).parameters
     return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
 
-def _expanded(prefix: Any, rows: int, config: Any) -> Any:
+def expanded(prefix: Any, rows: int, config: Any) -> Any:
     """The prefix's cache for `rows` rows: a copy, since a forward pass appends in place."""
     from transformers import DynamicCache
 

@@ -82,7 +82,7 @@ def estimate_training(
     import torch
 
     from fitune.memory.extrapolate import extrapolate
-    from fitune.memory.scenario import apply_method, build_model
+    from fitune.memory.scenario import apply_method, build_model, checkpoint
     from fitune.memory.stacks import everything, layers_of_kinds, selections, with_layers
     from fitune.memory.trace import trace_training
     from fitune.training.precision import FROZEN_BASE
@@ -90,8 +90,8 @@ def estimate_training(
     with torch.device("meta"):
         model = build_model(config, training, pooling)
         wraps = training.options.method in FROZEN_BASE
-        if not wraps:  # which layers it freezes decides which are alike
-            model = apply_method(model, training)
+        # Which layers are frozen and checkpointed decides which are alike.
+        model = checkpoint(model, training) if wraps else apply_method(model, training)
     layers = layers_of_kinds(model, config)
     full = everything(layers)
     chosen = [full] if exact else selections(layers)

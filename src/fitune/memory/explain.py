@@ -16,7 +16,7 @@ from fitune.memory.estimate import Estimate
 from fitune.memory.options import Inference, Training
 from fitune.memory.textbook import STATES, TERMS, Textbook
 from fitune.sizes import GIB
-from fitune.training.precision import FROZEN_BASE
+from fitune.training.precision import FROZEN_BASE, LOW_RANK
 
 AGREES = 0.02
 """Share of the larger, up to which two figures count as the same."""
@@ -69,11 +69,11 @@ def explain_training(estimate: Estimate, training: Training, sizes: Sizes) -> Ex
     kept = textbook.activations(
         layers=sizes.layers,
         seq=training.seq,
-        batch=training.batch,
+        batch=training.batch * training.sequences,
         hidden=sizes.hidden,
         heads=sizes.heads,
         vocabulary=sizes.vocabulary,
-        recompute="full" if options.checkpointing else "none" if eager else "selective",
+        recompute="full" if int(options.checkpointing) == 1 else "none" if eager else "selective",
     )
     traced = in_textbook_terms(estimate)
     formula = own.plus(kept)
@@ -241,7 +241,7 @@ def _of_activations(
         whys.append(f"at the peak, in the {phase} phase, not all are alive (at most {gb(most)})")
     if options.method in ("freeze", "head"):
         whys.append("what lies below the lowest layer that trains keeps nothing")
-    if options.method in FROZEN_BASE:
+    if options.method in LOW_RANK:
         whys.append("adapters keep what they read and what their first matrix makes of it")
     if options.dtype == "fp32":
         whys.append("the formula counts 2 bytes a value, and these have 4")
@@ -263,7 +263,7 @@ def _of_logits(
     said, found = formula.terms["logits and loss"], traced["logits and loss"]
     if _agree(said, found) or not said:
         return
-    one = 4 * training.batch * training.seq * sizes.vocabulary
+    one = 4 * training.batch * training.sequences * training.seq * sizes.vocabulary
     if found > said:
         yield (
             f"Logits and loss take {gb(found)}, not {gb(said)}: that is {found / one:.1f} times "

@@ -8,10 +8,11 @@ from __future__ import annotations
 from fitune.memory.cuda import UNCERTAINTY, outside_allocator, workspace_bytes
 from fitune.memory.options import Device
 
-CPU_FIXED = 64 << 20
-"""Bytes: matrix libraries' scratch space, threads' stacks and small blocks, which no tensor of an
-estimate accounts for. Measured: 35 to 52 MiB, where large blocks are mapped by themselves
-(`fitune.malloc`)."""
+CPU_FIXED = 96 << 20
+"""Bytes: matrix libraries' scratch space and compiled kernels, threads' stacks and small blocks,
+which no tensor of an estimate accounts for. Measured, where large blocks are mapped by themselves
+(`fitune.malloc`): 35 to 70 MiB of resident memory, and up to 95 MiB with what is only reserved,
+which a hard limit counts, too."""
 
 CPU_SHARE = 0.04
 """Of the rest: what is lost to whole pages (about 1 %), and what an estimate may be wrong by."""

@@ -113,16 +113,18 @@ def micro_batch_tokens(
 
     Args:
         training: its `batch` is the most rows of a micro-batch; its `seq` does not count.
-        lengths: tokens of each row.
+        lengths: tokens of each row, of both answers together if it is a pair.
         budget: bytes of tensors.
         architecture: what `config` describes.
     """
-    longest, shortest = max(lengths), min(lengths)
+    longest, shortest, each = max(lengths), min(lengths), training.sequences
     wanted = max(longest, min(WORKING_SET_TOKENS, longest * training.batch))
     if rough_bytes(architecture, wanted, longest) <= budget:
         return wanted
     most = max(1, min(training.batch, WORKING_SET_TOKENS // longest))
-    few = largest_batch(config, replace(training, seq=longest), budget, pooling=pooling, most=most)
+    few = largest_batch(
+        config, replace(training, seq=longest // each), budget, pooling=pooling, most=most
+    )
     tokens = longest * max(1, few.rows)
     if few.rows == most:  # memory is no limit here; whole rows need not fill the working set
         tokens = wanted
@@ -130,7 +132,7 @@ def micro_batch_tokens(
     if shortest == longest or many <= few.rows:
         return tokens
     fitting = largest_batch(
-        config, replace(training, seq=shortest), budget, pooling=pooling, most=many
+        config, replace(training, seq=shortest // each), budget, pooling=pooling, most=many
     )
     return max(longest, min(tokens, shortest * fitting.rows)) if fitting.rows < many else tokens
 

@@ -20,11 +20,13 @@ class Training:
 
     Attributes:
         options: as in a task file: method, rank, optimizer, dtype (not `auto`), checkpointing, …
-        batch: rows of one micro-batch.
-        seq: tokens of each row, padding included.
+        batch: rows of one micro-batch; with objective dpo, pairs.
+        seq: tokens of each row, or of each answer of a pair, padding included.
         micro_batches: of one optimizer step; their gradients add up.
-        padded: whether some row is shorter than the others. Models then build an attention mask
-            that they otherwise do without.
+        packed: whether rows are laid end to end, where the model can read them so.
+        segments: how many rows each `seq` tokens hold then.
+        padded: where rows are not packed: whether some row is shorter than the others. Models then
+            build an attention mask that they otherwise do without.
         answer_tokens: learned tokens of each row, for models that write; None: all but the first.
         labels: for models that classify.
         attention: the kernel; ``"auto"`` is what training chooses.
@@ -35,11 +37,18 @@ class Training:
     batch: int
     seq: int
     micro_batches: int = 1
+    packed: bool = True
+    segments: int = 1
     padded: bool = False
     answer_tokens: int | None = None
     labels: int = 2
     attention: Attention = "auto"
     device: Device = "cpu"
+
+    @property
+    def sequences(self) -> int:
+        """Of each row: a pair of answers is two."""
+        return 2 if self.options.objective == "dpo" else 1
 
 
 @dataclass(frozen=True)

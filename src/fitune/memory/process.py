@@ -101,14 +101,13 @@ def replay_step(
 
     with torch.device("meta"):
         if isinstance(asked, Training):
-            from fitune.memory.scenario import apply_method, build_model
+            from fitune.memory.scenario import apply_method, build_model, checkpoint
             from fitune.memory.trace import trace_training
             from fitune.training.precision import FROZEN_BASE
 
             wraps = asked.options.method in FROZEN_BASE
             model = build_model(config, asked, pooling)
-            if not wraps:
-                model = apply_method(model, asked)
+            model = checkpoint(model, asked) if wraps else apply_method(model, asked)
         else:
             from fitune.memory import answering
             from fitune.memory.inference import trace_inference

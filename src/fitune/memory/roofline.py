@@ -140,7 +140,7 @@ def training_flops(
     tokens: int,
     seq: int,
     answer_tokens: int | None = None,
-    checkpointing: bool = False,
+    checkpointing: bool | int = False,
     skips_masked: bool = False,
     backward_share: float = 1.0,
 ) -> TrainingFlops:
@@ -154,8 +154,9 @@ def training_flops(
         tokens: of the step, padding included.
         seq: how many tokens attention looks at: the padded row, or the segment of a packed one.
         answer_tokens: how many of `tokens` go through the head; None: all.
-        checkpointing: layers run forward once more (Korthikanti et al., arXiv:2205.05198, section
-            5). An upper bound: torch stops recomputing at the last tensor that backward needs.
+        checkpointing: layers run forward once more, with a number n one in n (Korthikanti et al.,
+            arXiv:2205.05198, section 5). An upper bound: torch stops recomputing at the last tensor
+            that backward needs.
         skips_masked: the attention kernel leaves out what a causal mask hides, which is half
             (FlashAttention does; eager attention does not).
         backward_share: of the layers, those that gradients reach: below the lowest trained one
@@ -169,7 +170,9 @@ def training_flops(
         attention //= 2
     return TrainingFlops(
         forward=layers + attention + head,
-        recompute=int((layers + attention) * backward_share) if checkpointing else 0,
+        recompute=int((layers + attention) * backward_share / int(checkpointing))
+        if checkpointing
+        else 0,
         backward_inputs=int((layers + 2 * attention) * backward_share)
         + (head if backward_share else 0),
         backward_weights=2 * counts.trained_active * tokens + head * counts.head_trained,
@@ -179,7 +182,14 @@ def training_flops(
 # Bytes moved per trained parameter by one update in fp32: weight read and written, gradient read,
 # each state read and written (a byte each in 8 bits). Adafactor reads the gradient twice, for the
 # means of its squares and for the update.
-UPDATE_BYTES = {"sgd": 12, "momentum": 20, "adamw": 28, "adafactor": 16, "adamw8bit": 16}
+UPDATE_BYTES = {
+    "sgd": 12,
+    "momentum": 20,
+    "lion": 20,
+    "adamw": 28,
+    "adafactor": 16,
+    "adamw8bit": 16,
+}
 
 _ACTIVATION_BYTES = 34
 """Per token, layer and unit of width, in 16 bit, without attention scores (Korthikanti et al.,
@@ -195,7 +205,7 @@ def training_step(
     dtype: str,
     optimizer: str,
     answer_tokens: int | None = None,
-    checkpointing: bool = False,
+    checkpointing: bool | int = False,
     skips_masked: bool = False,
     backward_share: float = 1.0,
     efficiency: Efficiency | None = None,
@@ -225,7 +235,8 @@ def training_step(
         backward_share=backward_share,
     ).total
     answers = tokens if answer_tokens is None else answer_tokens
-    weights = (3 if checkpointing else 2) * counts.parameters * counts.weight_bytes
+    read = 2 + (1 / int(checkpointing) if checkpointing else 0)
+    weights = read * counts.parameters * counts.weight_bytes
     width = 2 if dtype in ("fp32", "tf32") else 1  # times 16 bit
     activations = 2 * _ACTIVATION_BYTES * width * counts.hidden * counts.layers * tokens
     logits = 2 * 4 * counts.vocabulary * answers  # in fp32, written and read

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,22 @@ from fitune.models.pooling import Pooling
 from fitune.models.quiet import quiet
 from fitune.names import lookup
 from fitune.training.attention import training_attention
-from fitune.training.methods import METHODS, prepare, trainable_parameters
-from fitune.training.objectives import Classify, Objective, Seq2Seq, Sft
+from fitune.training.average import Average
+from fitune.training.kernels.fused import fuse
+from fitune.training.methods import (
+    METHODS,
+    checkpoint_activations,
+    prepare,
+    trainable_parameters,
+)
+from fitune.training.objectives import Classify, Dpo, Masked, Objective, Seq2Seq, Sft
+from fitune.training.objectives.dpo import pair_batch
+from fitune.training.objectives.head import head_is_last
+from fitune.training.objectives.masked import HIDDEN
 from fitune.training.optim import OPTIMIZERS, parameter_groups
+from fitune.training.packing import can_pack
 from fitune.training.precision import Precision, precision
+from fitune.training.rates import rate_factors
 from fitune.training.step import step
 
 
@@ -42,11 +54,12 @@ class Scenario:
     optimizer: torch.optim.Optimizer
     parts: tuple[Batch, ...]
     training: Training
+    average: Average | None = None
 
     @property
     def precision(self) -> Precision:
         options = self.training.options
-        decodes = not isinstance(self.objective, Classify)
+        decodes = not isinstance(self.objective, Classify | Masked)
         return precision(options.dtype, options.method or "full", decoder=decodes)
 
     def step(self) -> None:
@@ -62,6 +75,8 @@ class Scenario:
                 clip=options.clip,
                 autocast=precision(options.dtype, options.method or "full", decoder=True).autocast,
             )
+        if self.average is not None:
+            self.average.update(trainable_parameters(self.model), step=1)
 
     def give_gradients(self) -> list[torch.Tensor]:
         """Gradients that say nothing, so that an update can come before the first step."""
@@ -83,7 +98,9 @@ class Scenario:
         operations; the bytes are the same.
         """
         self.model.eval()
-        with torch.no_grad():
+        parameters = trainable_parameters(self.model)
+        averaged = self.average.applied(parameters) if self.average else nullcontext()
+        with torch.no_grad(), averaged:
             self.objective.loss_sum(self.model, self.parts[0])
 
     @contextmanager
@@ -104,6 +121,7 @@ def build_model(config: Any, training: Training, pooling: Pooling | None = None)
     from transformers import (
         AutoModel,
         AutoModelForCausalLM,
+        AutoModelForMaskedLM,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
     )
@@ -119,6 +137,8 @@ def build_model(config: Any, training: Training, pooling: Pooling | None = None)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)
         if kind == "encoder-decoder":
             return AutoModelForSeq2SeqLM.from_config(config, dtype=dtype, **chosen)
+        if options.objective == "masked":
+            return AutoModelForMaskedLM.from_config(config, dtype=dtype, **chosen)
         if pooling is not None:
             trunk = AutoModel.from_config(config, dtype=dtype, **chosen)
             return PooledClassifier(trunk, pooling, training.labels).to(dtype)
@@ -126,6 +146,17 @@ def build_model(config: Any, training: Training, pooling: Pooling | None = None)
         return NativeClassifier(
             AutoModelForSequenceClassification.from_config(config, dtype=dtype, **chosen)
         )
+
+
+def checkpoint(model: Any, training: Training) -> Any:
+    """Choose the layers that are checkpointed, for a method that is applied later to a part of the
+    model's layers: the choice counts through all of them."""
+    options = training.options
+    if options.checkpointing:
+        inner = model.model if isinstance(model, NativeClassifier) else model
+        inner = model.trunk if isinstance(model, PooledClassifier) else inner
+        checkpoint_activations(inner, int(options.checkpointing))
+    return model
 
 
 def apply_method(model: nn.Module, training: Training) -> nn.Module:
@@ -141,6 +172,15 @@ def apply_method(model: nn.Module, training: Training) -> nn.Module:
     return model
 
 
+def ready(model: Any, training: Training) -> Any:
+    """Let kernels stand in for layers, as before a training's first step."""
+    options = training.options
+    if options.fused:
+        decodes = not isinstance(model, NativeClassifier | PooledClassifier)
+        fuse(model, precision(options.dtype, options.method or "full", decoder=decodes).compute)
+    return model
+
+
 def assemble(model: Any, training: Training) -> Scenario:
     """A model whose parameters are where they are to be, ready to step.
 
@@ -150,11 +190,26 @@ def assemble(model: Any, training: Training) -> Scenario:
     classifies = isinstance(model, NativeClassifier | PooledClassifier)
     objective: Objective
     if classifies:
-        objective = Classify([], [], pad=0, label_smoothing=options.label_smoothing or 0.0)
+        objective = Classify(
+            [],
+            [],
+            pad=0,
+            label_smoothing=options.label_smoothing or 0.0,
+            weights=[1.0] * training.labels if options.class_weights else None,
+        )
     elif getattr(model.config, "is_encoder_decoder", False):
         objective = Seq2Seq([], [], pad=0)
+    elif options.objective == "masked":
+        objective = Masked([], pad=0, mask=0, words=[0], seed=0)
     else:
-        objective = Sft([], pad=0)
+        wanted = training.packed and options.packing and training.attention == "auto"
+        packed = wanted and can_pack(model, training.device)
+        fused = options.fused and head_is_last(model)
+        objective = (
+            Dpo([], pad=0, beta=1.0, packed=packed)
+            if options.objective == "dpo"
+            else Sft([], pad=0, packed=packed, fused=fused)
+        )
     parameters = trainable_parameters(model)
     if not parameters:
         raise ConfigError(
@@ -168,21 +223,26 @@ def assemble(model: Any, training: Training) -> Scenario:
         learning_rate=options.learning_rate or 1e-5,
         head_learning_rate=options.head_learning_rate or 1e-5,
         weight_decay=options.weight_decay,
+        factors=rate_factors(model, options),
     )
     optimizer = lookup(options.optimizer, OPTIMIZERS, "optimizer")(groups, options)
     part = _batch(training, objective, vocabulary=_vocabulary(model))
-    return Scenario(model, objective, optimizer, (part,) * training.micro_batches, training)
+    average = Average(parameters, options.ema) if options.ema else None
+    parts = (part,) * training.micro_batches
+    return Scenario(model, objective, optimizer, parts, training, average)
 
 
 def _batch(training: Training, objective: Objective, *, vocabulary: int) -> Batch:
     """A micro-batch of the wanted shape; what its tokens say plays no part."""
-    rows, tokens = training.batch, training.seq
+    rows, tokens = training.batch * training.sequences, training.seq
 
     def words(*shape: int) -> torch.Tensor:
         return torch.randint(2, max(3, vocabulary), shape, dtype=torch.int64)
 
-    mask = torch.ones((rows, tokens), dtype=torch.int64)
-    if training.padded:
+    lengths = _even(tokens, training.segments) * rows if objective.packed else [tokens] * rows
+    shape = (1, rows * tokens) if objective.packed else (rows, tokens)
+    mask = torch.ones(shape, dtype=torch.int64)
+    if training.padded and not objective.packed:
         mask[0, -1] = 0
     answers, positions = None, None
     if isinstance(objective, Classify):
@@ -191,13 +251,34 @@ def _batch(training: Training, objective: Objective, *, vocabulary: int) -> Batc
         answer = training.answer_tokens or tokens
         answers, targets = words(rows, answer), words(rows * answer)
         positions = torch.arange(rows * answer)
+    elif isinstance(objective, Masked):
+        positions = torch.arange(rows * tokens)[: rows * max(1, round(HIDDEN * tokens))]
+        targets = words(len(positions))
     else:
-        answer = min(training.answer_tokens or tokens - 1, tokens - 1)
-        targets = words(rows * answer)
-        ends = torch.arange(tokens - 1 - answer, tokens - 1)
-        positions = (torch.arange(rows)[:, None] * tokens + ends[None]).flatten()
-    row_numbers = tuple(range(rows))
-    return Batch(words(rows, tokens), mask, targets, positions, rows * tokens, row_numbers, answers)
+        # The last tokens of each row are learned, each predicted from the one before it.
+        each = [min(training.answer_tokens or n - 1, n - 1) for n in lengths]
+        count, learned = sum(each), torch.tensor(each)
+        last = torch.tensor(lengths).cumsum(0) - 1
+        shift = (last - learned.cumsum(0)).repeat_interleave(learned, output_size=count)
+        positions, targets = torch.arange(count) + shift, words(count)
+    batch = Batch(
+        words(*shape),
+        mask,
+        targets,
+        positions,
+        rows * tokens,
+        tuple(range(len(lengths))),
+        answers,
+        packed=tuple(lengths) if objective.packed else (),
+    )
+    if isinstance(objective, Dpo):
+        return pair_batch(batch, each, torch.zeros(len(lengths) // 2, 2))
+    return batch
+
+
+def _even(tokens: int, parts: int) -> list[int]:
+    """`tokens` cut into parts that differ by one at most."""
+    return [tokens // parts + (i >= parts - tokens % parts) for i in range(parts)]
 
 
 def _vocabulary(model: Any) -> int:

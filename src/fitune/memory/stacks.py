@@ -91,6 +91,7 @@ def _signatures(name: str, stack: nn.ModuleList, config: Any) -> list[Hashable]:
     return [
         (
             kinds[index],
+            getattr(layer, "gradient_checkpointing", False),
             tuple(
                 (path, type(module).__name__, getattr(module, "sliding_window", None))
                 for path, module in layer.named_modules()

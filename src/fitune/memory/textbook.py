@@ -12,7 +12,7 @@ from typing import Literal
 
 TERMS = ("weights", "gradients", "optimizer states", "activations", "logits and loss", "the rest")
 
-STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
+STATES = {"sgd": 0, "momentum": 1, "lion": 1, "adamw": 2}
 """Values that an optimizer keeps per trained parameter."""
 
 Recompute = Literal["none", "selective", "full"]

@@ -46,7 +46,7 @@ def times(
     kind = kind_of(config)
     masked = asked.attention != "eager" and kind == "decoder"
     if isinstance(asked, Training):
-        rows = asked.batch * asked.micro_batches
+        rows = asked.batch * asked.sequences * asked.micro_batches
         learned = None if asked.answer_tokens is None else rows * asked.answer_tokens
         step = roofline.training_step(
             sizes,

@@ -18,7 +18,7 @@ from torch import nn
 from fitune.memory.cuda_kernels import CudaKernels
 from fitune.memory.fake import fake_tensors, make_fake
 from fitune.memory.options import Training
-from fitune.memory.scenario import Scenario, apply_method, assemble
+from fitune.memory.scenario import Scenario, apply_method, assemble, ready
 from fitune.memory.stacks import Selection
 from fitune.memory.storages import (
     BACKWARD,
@@ -29,6 +29,7 @@ from fitune.memory.storages import (
     LiveStorages,
     moments,
 )
+from fitune.models.adapter import is_of_adapter
 from fitune.quantization.weights import count_parameters
 from fitune.training.methods import trainable_parameters
 from fitune.training.stand_in import assume_device
@@ -36,6 +37,7 @@ from fitune.training.stand_in import assume_device
 EVALUATION = "evaluation"
 
 WEIGHTS, ADAPTERS, GRADIENTS, STATES = "weights", "adapters", "gradients", "optimizer states"
+AVERAGE = "averaged weights"
 LOGITS, BATCH, TEMPORARY, RECOMPUTED = (
     "logits and loss",
     "batch",
@@ -111,7 +113,7 @@ def trace_training(
             model = apply_method(model, training)
     places = Places(model, selection)
     with fake_tensors():
-        scenario = assemble(make_fake(model), training)
+        scenario = assemble(ready(make_fake(model), training), training)
         if training.device == "cuda":
             autocast = scenario.precision.autocast is not None
             assume_device(scenario.model, scenario.optimizer, device="cuda", autocast=autocast)
@@ -135,13 +137,15 @@ def watch(scenario: Scenario, *, bool_answer: bool = True) -> LiveStorages:
     adapters: list[Any] = []
     weights: list[Any] = []
     for name, parameter in scenario.model.named_parameters():
-        trained_beside = parameter.requires_grad and "lora_" in name
+        trained_beside = parameter.requires_grad and is_of_adapter(name)
         (adapters if trained_beside else weights).append(parameter)
     storages.name(WEIGHTS, [*weights, *scenario.model.buffers()])
     storages.name(ADAPTERS, adapters)
     for part in scenario.parts:
         given = (part.input_ids, part.attention_mask, part.targets, part.positions, part.answers)
         storages.name(BATCH, [tensor for tensor in given if tensor is not None])
+    if scenario.average is not None:
+        storages.name(AVERAGE, list(scenario.average.values.values()))
     storages.watch(scenario.optimizer)
     return storages
 
@@ -173,8 +177,7 @@ class Places:
 
     def __init__(self, model: nn.Module, selection: Selection) -> None:
         self._classes = {name: type(module).__name__ for name, module in model.named_modules()}
-        # PEFT wraps what it adapts into two modules of its own.
-        before = {name.replace("base_model.model.", ""): name for name in self._classes}
+        before = _names_before(model)
         self._stacks = {
             stack: before[stack] for stack in {layer.stack for layer in selection.layers}
         }
@@ -207,6 +210,20 @@ class Places:
             if module.startswith(f"{stack}."):
                 return f"{stack}.{module[len(stack) + 1 :].partition('.')[0]}"
         return None
+
+
+def _names_before(model: nn.Module) -> dict[str, str]:
+    """Module name before PEFT wrapped the model → name now."""
+    names = {id(module): name for name, module in model.named_modules()}
+    wrapper: Any = next((m for m in model.modules() if hasattr(m, "peft_config")), None)
+    if wrapper is None:
+        return {name: name for name in names.values()}
+    place, inner = names[id(wrapper)], names[id(wrapper.get_base_model())]
+    return {
+        f"{place}.{name.removeprefix(f'{inner}.')}".lstrip("."): name
+        for name in names.values()
+        if name.startswith(f"{inner}.")
+    }
 
 
 def _head_of(model: Any) -> Any:
@@ -279,7 +296,8 @@ def name_term(allocation: Allocation, phases: Sequence[str], places: Places) -> 
     if phase == CLIP:
         return TEMPORARY
     if in_head:
-        return LOGITS
+        # A head whose loss is computed with it makes its weight's gradient in the same pass.
+        return GRADIENTS if phase == FORWARD and last == UPDATE else LOGITS
     if phase == FORWARD and last != FORWARD:
         return places.term(allocation.module) or LOGITS
     return TEMPORARY

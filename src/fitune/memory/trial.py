@@ -39,7 +39,7 @@ def try_training(config: Any, training: Training, pooling: Pooling | None = None
     """Two updates and an evaluation, as `trace.run` does on fake tensors."""
     import torch
 
-    from fitune.memory.scenario import apply_method, assemble, build_model
+    from fitune.memory.scenario import apply_method, assemble, build_model, ready
     from fitune.memory.stacks import Layer, everything, layers_of_kinds
     from fitune.memory.trace import Places, find_peaks, run, watch
 
@@ -50,7 +50,7 @@ def try_training(config: Any, training: Training, pooling: Pooling | None = None
         with torch.device(training.device):
             model = build_model(config, training, pooling)
             layers[:] = layers_of_kinds(model, config)
-            return apply_method(model, training)
+            return ready(apply_method(model, training), training)
 
     def steps(model: Any) -> None:
         with torch.device(training.device):

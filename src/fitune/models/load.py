@@ -71,6 +71,33 @@ def load_trunk(source: ModelSource, *, dtype: Any, device: str, config: Any = No
     )
 
 
+def load_masked(
+    source: ModelSource, *, dtype: Any, device: str, config: Any = None, seed: int = 0
+) -> tuple[Any, bool]:
+    """An encoder with its head for hidden tokens, and whether that head is new.
+
+    Args:
+        config: used instead of the model's own, as `training_config` makes it.
+        seed: a head that the weights do not hold is drawn from it.
+
+    Raises:
+        ModelError: the architecture has no such head, or weights are missing or broken.
+    """
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    drawn: list[str] = []
+
+    def new(model: Any, name: str) -> bool:
+        drawn.append(name)
+        return _on_top(model, name)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(AutoModelForMaskedLM, source, dtype, device, config=config, new=new)
+    return model, bool(drawn)
+
+
 def load_sequence_classifier(
     source: ModelSource,
     labels: tuple[str, ...],
@@ -105,7 +132,7 @@ def load_sequence_classifier(
 
 
 def _on_top(model: Any, name: str) -> bool:
-    """Whether a tensor belongs to a classification head."""
+    """Whether a tensor belongs to a head."""
     return "pooler" in name or not name.startswith(f"{model.base_model_prefix}.")
 
 

@@ -17,11 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fitune.errors import RunError
+from fitune.models.adapter import is_of_adapter, save_adapter
 from fitune.models.classifier import Classifier, NativeClassifier, PooledClassifier
-from fitune.models.load import load_decoder, load_sequence_classifier, load_trunk
+from fitune.models.load import load_decoder, load_masked, load_sequence_classifier, load_trunk
 from fitune.models.pooling import Pooling
 from fitune.models.quiet import import_bitsandbytes, quiet
 from fitune.models.source import ModelSource
+from fitune.models.virtual_tokens import hide_virtual_tokens, virtual_tokens
 from fitune.runs import read_json, write_json, write_text
 
 Quantize = Callable[[Any, torch.dtype], Any]
@@ -60,7 +62,7 @@ def save_classifier(
     adapted = is_adapted(inner)
     place = "adapter" if adapted else "trunk" if pooled else "model"
     with quiet():
-        inner.save_pretrained(folder / place)
+        (save_adapter if adapted else _save_whole)(inner, folder / place)
         tokenizer.save_pretrained(folder / place)
     about: dict[str, Any] = {"labels": list(labels), "max_length": max_length, "place": place}
     about |= _how_held(inner)
@@ -131,9 +133,9 @@ def save_decoder(
     tokenizer.chat_template = chat_template
     model.generation_config.eos_token_id = list(stop_tokens)
     with quiet():
-        model.save_pretrained(folder / place)
+        (save_adapter if is_adapted(model) else _save_whole)(model, folder / place)
         tokenizer.save_pretrained(folder / place)
-    about = {"place": place, **_how_held(model)}
+    about = {"place": place, "virtual_tokens": virtual_tokens(model), **_how_held(model)}
     write_json(folder / "decoder.json", about)
     write_text(folder / "README.md", _decoder_readme(about, instruction, stop_tokens))
 
@@ -159,8 +161,34 @@ def load_saved_decoder(
     return _with_adapter(base, path, about, quantize)
 
 
+def _save_whole(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder)
+
+
+def save_language_model(folder: Path, model: Any, tokenizer: Any, *, masked: bool) -> None:
+    """Write a model of plain text whole (`model/`: AutoModelForCausalLM, or AutoModelForMaskedLM
+    where it is `masked`) or its adapter (`adapter/`, PEFT), with its tokenizer."""
+    place = "adapter" if is_adapted(model) else "model"
+    with quiet():
+        (save_adapter if is_adapted(model) else _save_whole)(model, folder / place)
+        tokenizer.save_pretrained(folder / place)
+    about = {"place": place, **_how_held(model)}
+    write_json(folder / "decoder.json", about)
+    auto = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
+    text = f"a text with a {tokenizer.mask_token}" if masked else "a text to go on with"
+    write_text(folder / "README.md", _language_model_readme(auto, about, text))
+
+
+def load_saved_masked(folder: Path, *, device: str) -> Any:
+    """The masked language model that `save_language_model` wrote."""
+    about = read_json(folder / "decoder.json")
+    here = str(folder / about["place"])
+    dtype = getattr(torch, about["dtype"])
+    return load_masked(ModelSource(here, here), dtype=dtype, device=device)[0]
+
+
 def saved_tokenizer_folder(folder: Path) -> Path:
-    """Where `save_classifier` or `save_decoder` put the tokenizer."""
+    """Where the functions here put the tokenizer."""
     name = "head.json" if (folder / "head.json").is_file() else "decoder.json"
     return folder / read_json(folder / name)["place"]
 
@@ -172,7 +200,7 @@ def _how_held(model: Any) -> dict[str, Any]:
     `four_bit` the dtype of matrix products with weights in four bits, None where there are none;
     `full_precision` the linear layers that are not in four bits where others are.
     """
-    adapter = next((p for n, p in model.named_parameters() if "lora_" in n), None)
+    adapter = next((p for n, p in model.named_parameters() if is_of_adapter(n)), None)
     about: dict[str, Any] = {
         "dtype": _name(model.dtype),
         "adapter_dtype": None if adapter is None else _name(adapter.dtype),
@@ -191,7 +219,7 @@ def _unquantized(model: Any) -> list[str]:
 
     linear = [n for n, m in model.named_modules() if type(m) in (torch.nn.Linear, Conv1D)]
     names = (re.sub(r"\.(base_layer|original_module)$", "", name) for name in linear)
-    return sorted({name for name in names if "lora_" not in name and "modules_to_save" not in name})
+    return sorted({n for n in names if not is_of_adapter(n) and "modules_to_save" not in n})
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -212,6 +240,7 @@ def _with_adapter(
             # PEFT would leave what the file lacks as it was drawn, and only warn.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             model = PeftModel.from_pretrained(model, folder).eval()
+        hide_virtual_tokens(model)
     except Exception as error:  # safetensors' own is a plain Exception
         raise RunError(
             f"the adapter '{folder}' cannot be loaded ({str(error).splitlines()[0]})",
@@ -219,7 +248,7 @@ def _with_adapter(
         ) from error
     if about.get("adapter_dtype") not in (None, "float32"):  # PEFT makes adapters in fp32
         for name, parameter in model.named_parameters():
-            if "lora_" in name:
+            if is_of_adapter(name):
                 parameter.data = parameter.data.to(getattr(torch, about["adapter_dtype"]))
     return model
 
@@ -306,13 +335,44 @@ def _decoder_readme(
         'batch = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")',
         "with torch.no_grad():",
         "    logits = model(**batch).logits[:, -1]",
-        "    tokens = model.generate(**batch, do_sample=False, max_new_tokens=64,",
-        f"                            eos_token_id={list(stop_tokens)},",
-        "                            pad_token_id=tokenizer.pad_token_id)",
+        *(_write_anew if about["virtual_tokens"] else _write)(stop_tokens),
         'answer = tokens[0, batch["input_ids"].shape[1]:]',
         "print(tokenizer.decode(answer, skip_special_tokens=True))",
     ]
     return _readme("A language model", lines)
+
+
+def _language_model_readme(auto: str, about: dict[str, Any], text: str) -> str:
+    lines = ["import torch", *_imports(auto, about)]
+    lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{about["place"]}")')
+    lines += _load_lines(auto, about)
+    lines += [
+        f'batch = tokenizer("{text}", return_tensors="pt")',
+        "with torch.no_grad():",
+        "    logits = model(**batch).logits[0].float()",
+        "print(tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist()))",
+    ]
+    return _readme("A language model", lines)
+
+
+def _write(stop_tokens: tuple[int, ...]) -> list[str]:
+    return [
+        "    tokens = model.generate(**batch, do_sample=False, max_new_tokens=64,",
+        f"                            eos_token_id={list(stop_tokens)},",
+        "                            pad_token_id=tokenizer.pad_token_id)",
+    ]
+
+
+def _write_anew(stop_tokens: tuple[int, ...]) -> list[str]:
+    """Virtual tokens get lost on PEFT's way to the cache (see `models.virtual_tokens`)."""
+    return [
+        '    tokens = batch["input_ids"]',
+        "    for _ in range(64):  # without a cache, which virtual tokens do not get into",
+        "        word = model(input_ids=tokens, use_cache=False).logits[:, -1:].argmax(-1)",
+        "        tokens = torch.cat([tokens, word], dim=1)",
+        f"        if word.item() in {list(stop_tokens)}:",
+        "            break",
+    ]
 
 
 def _readme(title: str, lines: list[str]) -> str:

@@ -44,6 +44,12 @@ def judge(run: RunFolder, rung: RungFolder) -> list[Judged]:
             Judged(rung.name, answer, answer.text == truth, None)
             for answer, truth in zip(rung.answers, wanted, strict=True)
         ]
+    if run.task.get("kind") == "language-model":
+        # Nothing is right or wrong: documents are shown from the likeliest to the least likely.
+        bits = METRICS["neg_bits_per_byte"].function
+        return [
+            Judged(rung.name, answer, True, bits([answer.text], [""])) for answer in rung.answers
+        ]
     metric = METRICS.get(run.metric)
     per_row = (metric.per_row if metric else None) or METRICS["token_f1"].per_row
     exact = METRICS["exact_match"].per_row

@@ -19,7 +19,7 @@ from fitune.sizes import GIB, MIB
 SERIES: dict[str, tuple[str, ...]] = {
     "weights": ("weights",),
     "adapters": ("adapters",),
-    "optimizer states": ("optimizer states",),
+    "optimizer states": ("optimizer states", "averaged weights"),
     "kv cache": ("kv cache",),
     "gradients": ("gradients", "unreduced gradients"),
     "gathered layers, buffers": ("gathered layers", "communication buffers"),

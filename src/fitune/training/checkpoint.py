@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import nn
 from fitune.errors import RunError
 from fitune.runs import read_json, replaced_folder, write_json
 
+AVERAGE = "average.safetensors"
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -35,6 +36,7 @@ class Checkpoint:
         optimizer: the optimizer's tensors, ``"<parameter index>.<state name>"``.
         numbers: its plain numbers (some count their steps so), by the same names.
         state: whatever else the loop needs, as JSON.
+        average: the averaged weights by name; empty where none are kept.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Checkpoint:
     optimizer: dict[str, torch.Tensor]
     numbers: dict[str, int | float]
     state: dict[str, Any]
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -50,6 +53,7 @@ def save_checkpoint(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    average: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write ``folder/step-<step>`` and remove older ones.
 
@@ -60,6 +64,8 @@ def save_checkpoint(
     with replaced_folder(target) as partial:
         save_file(_contiguous(parameters), partial / "parameters.safetensors")
         save_file(_contiguous(_optimizer_tensors(optimizer)), partial / "optimizer.safetensors")
+        if average:
+            save_file(_contiguous(average), partial / AVERAGE)
         write_json(partial / "numbers.json", _optimizer_numbers(optimizer))
         write_json(partial / "state.json", {**state, "step": step})
     for path in folder.iterdir():
@@ -85,6 +91,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             optimizer=load_file(path / "optimizer.safetensors"),
             numbers=read_json(path / "numbers.json"),
             state=state,
+            average=load_file(path / AVERAGE) if (path / AVERAGE).is_file() else {},
         )
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(
@@ -129,7 +136,7 @@ def _make_states(optimizer: torch.optim.Optimizer, indices: set[int]) -> None:
             index += 1
 
 
-def save_parameters(path: Path, parameters: dict[str, nn.Parameter]) -> None:
+def save_parameters(path: Path, parameters: Mapping[str, torch.Tensor]) -> None:
     """Write what trains into one safetensors file, by way of one rename.
 
     Raises:
@@ -192,5 +199,5 @@ def _optimizer_states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, A
             yield f"{index}.{name}", value
 
 
-def _contiguous(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _contiguous(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

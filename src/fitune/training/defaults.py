@@ -16,6 +16,24 @@ from fitune.training.precision import FROZEN_BASE
 TRAINED_LENGTH = 1024
 """Tokens per row for decoders: instruction data rarely has more, and memory grows with it."""
 
+PREFERENCE_RATE = 0.1
+"""Of the rate for learning answers: a preference moves a model that answers well already, and DPO
+leaves it soon at more (5e-7 for 7B in full, where answers are learned at 2e-5; Tunstall et al.,
+arXiv:2310.16944, section 4)."""
+
+RATES = {"ia3": 3e-3, "prompt-tuning": 1e-2, "prefix-tuning": 3e-3}
+"""Of methods that train a few thousand values: ia3's is its authors' (Liu et al., arXiv:2205.05638,
+section 3.5), those of virtual tokens are guesses between its and PEFT's examples, 1e-2 to 3e-2."""
+
+VIRTUAL = frozenset({"prompt-tuning", "prefix-tuning"})
+"""Methods that put tokens before each row."""
+
+LION_RATE = 0.2
+"""Of AdamW's rate: Chen et al., arXiv:2302.06675, section 5, find a third to a tenth to suit."""
+
+DPO_BETA = 0.1
+"""Rafailov et al., arXiv:2305.18290, appendix B."""
+
 
 def resolve(
     options: Finetuned,
@@ -35,23 +53,40 @@ def resolve(
         pooling: how the encoder was trained to pool, None for other models.
     """
     decoder = architecture.kind == "decoder"
-    method = options.method or ("lora" if decoder else "full")
-    rate = options.learning_rate or learning_rate(architecture, method)
+    method = options.method or default_method(architecture.kind)
+    slower = LION_RATE if options.optimizer == "lion" else 1.0
+    rate = options.learning_rate or slower * learning_rate(architecture, method)
+    prefers = options.objective == "dpo"
+    if prefers and not options.learning_rate:
+        rate *= PREFERENCE_RATE
     return options.model_copy(
         update={
             "method": method,
             "learning_rate": rate,
-            "head_learning_rate": options.head_learning_rate or max(rate * 10, 2e-3),
+            "head_learning_rate": options.head_learning_rate or max(rate * 10, slower * 2e-3),
             "epochs": options.epochs or epochs(rows, decoder=decoder),
             "batch_size": options.batch_size or batch_size(rows, decoder=decoder),
             "label_smoothing": options.label_smoothing
             if options.label_smoothing is not None
-            else (0.0 if decoder else 0.1),
+            else (0.0 if decoder or options.objective == "masked" else 0.1),
+            "dpo_beta": options.dpo_beta or (DPO_BETA if prefers else None),
             "dtype": dtype if options.dtype == "auto" else options.dtype,
-            "max_length": options.max_length or max_length(architecture, pooling),
+            "max_length": options.max_length
+            or min(max_length(architecture, pooling), room_for_rows(options, architecture)),
             "seed": seed if options.seed is None else options.seed,
         }
     )
+
+
+def room_for_rows(options: Finetuned, architecture: Architecture) -> int:
+    """The most tokens of a row: the model's context, less what stands before each row."""
+    before = options.virtual_tokens if options.method in VIRTUAL else 0
+    return architecture.max_length - before
+
+
+def default_method(kind: str) -> str:
+    """Of an `encoder` or a `decoder`: a decoder's weights and their optimizer states are many."""
+    return "lora" if kind == "decoder" else "full"
 
 
 def learning_rate(architecture: Architecture, method: str) -> float:
@@ -59,10 +94,13 @@ def learning_rate(architecture: Architecture, method: str) -> float:
 
     Anchors: 2e-4 for a 22M encoder (4e-4 was no better on held-out rows of banking77), 5e-5 for
     BERT-base (Devlin et al., arXiv:1810.04805, appendix A.3), 2e-4 for LoRA on 7B decoders
-    (Dettmers et al., arXiv:2305.14314, table 9).
+    (Dettmers et al., arXiv:2305.14314, table 9). Biases take as much as adapters: for BERT-base
+    that is inside the grid of BitFit's authors, 1e-4 to 1e-3.
     """
     size = architecture.parameters
-    if method in FROZEN_BASE:
+    if method in RATES:
+        return RATES[method]
+    if method in FROZEN_BASE or method == "bitfit":
         return min(1e-3, 2e-4 * (7e9 / size) ** 0.3)
     if architecture.kind == "decoder":
         return min(1e-4, 2e-5 * (7e9 / size) ** 0.3)

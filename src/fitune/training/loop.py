@@ -6,6 +6,7 @@ is a function of the step alone, so that a resumed run repeats the uninterrupted
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +20,10 @@ from fitune.config import Finetuned
 from fitune.data.batches import Batch, Order, micro_batches
 from fitune.errors import Interrupted, ResourceError, RunError, TrainingError
 from fitune.training import checkpoint as checkpoints
+from fitune.training.average import Average
+from fitune.training.divergence import MOST_IN_A_ROW, diverged, left_out
 from fitune.training.methods import trainable_parameters
-from fitune.training.objectives import Objective
+from fitune.training.objectives import Objective, Redrawn
 from fitune.training.optim import schedule_factor
 from fitune.training.step import OutOfMemory
 from fitune.training.step import step as take_step
@@ -56,6 +59,7 @@ class Trained:
         before: the validation loss before the first step, where it was asked for.
         stopped_early: whether validation stopped improving before the last epoch.
         tokens: non-padding tokens seen.
+        skipped: steps that changed nothing, since their loss or gradient was no finite number.
     """
 
     steps: int
@@ -64,6 +68,7 @@ class Trained:
     before: float | None
     stopped_early: bool
     tokens: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Settings:
         fingerprint: identifies model, data and options; a checkpoint of another is refused.
         validate_before: whether validation is also asked before the first step: what the untuned
             model does, where it can do the task at all.
+        sources: where each training row was read, for messages.
     """
 
     options: Finetuned
@@ -87,6 +93,7 @@ class Settings:
     seed: int
     fingerprint: str
     validate_before: bool = False
+    sources: tuple[str, ...] = ()
 
 
 def train(
@@ -113,7 +120,8 @@ def train(
 
     Raises:
         Interrupted: `stop_requested` answered True; everything is saved.
-        TrainingError: the loss is no longer a finite number.
+        TrainingError: the loss was no finite number for several steps in a row; a single such step
+            changes nothing and is counted. Or no evaluation gave one.
         RunError: the checkpoint there belongs to other options, data or model.
     """
     options = settings.options
@@ -123,6 +131,7 @@ def train(
     total = max(1, math.ceil(options.epochs * per_epoch))
     evaluation_steps = _evaluation_steps(total, per_epoch, options.evaluations_per_epoch)
     parameters = trainable_parameters(model)
+    average = Average(parameters, options.ema) if options.ema else None
     best_folder = folder / "best"
     state = _State(micro_batch_tokens=options.micro_batch_tokens)
 
@@ -134,6 +143,8 @@ def train(
                 fix="start a new run, or restore the task file it was started with",
             )
         checkpoints.restore(checkpoint, parameters, optimizer)
+        if average is not None:
+            average.restore(checkpoint.average)
         state = _State(**checkpoint.state["progress"])
         if not state.finished:
             notice(f"going on from step {checkpoint.step:,} of {total:,}")
@@ -142,7 +153,8 @@ def train(
 
     def save() -> None:
         record = {"fingerprint": settings.fingerprint, "progress": asdict(state)}
-        checkpoints.save_checkpoint(folder, state.step, parameters, optimizer, record)
+        averaged = None if average is None else average.values
+        checkpoints.save_checkpoint(folder, state.step, parameters, optimizer, record, averaged)
 
     if settings.validate_before and state.step == 0:
         model.eval()
@@ -156,11 +168,16 @@ def train(
         epoch, index = divmod(state.step, per_epoch)
         if epoch_batches[0] != epoch:
             epoch_batches = (epoch, order.epoch(epoch))
+            if isinstance(objective, Redrawn):
+                objective.begin_epoch(epoch)
         started = time.perf_counter()
         parts = [
             objective.batch(rows).to(settings.device)
             for rows in micro_batches(
-                epoch_batches[1][index], settings.lengths, state.micro_batch_tokens
+                epoch_batches[1][index],
+                settings.lengths,
+                state.micro_batch_tokens,
+                packed=objective.packed,
             )
         ]
         factor = schedule_factor(
@@ -188,31 +205,43 @@ def train(
             )
             continue
         loss, norm = float(result.loss), float(result.grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"at step {state.step + 1:,} the loss is {loss} and the gradient norm {norm}: "
-                "training diverged",
-                fix=f"lower learning_rate (now {options.learning_rate:g}), or set dtype: fp32",
-            )
         state.step += 1
+        state.skipped_in_a_row = 0 if result.updated else state.skipped_in_a_row + 1
+        if not result.updated:
+            state.skipped += 1
+            notice(left_out(state.step, loss, norm))
+        if state.skipped_in_a_row == MOST_IN_A_ROW:
+            raise diverged(
+                model,
+                objective,
+                epoch_batches[1][index],
+                step=state.step,
+                learning_rate=options.learning_rate or 0.0,
+                sources=settings.sources,
+                device=settings.device,
+                autocast=settings.autocast,
+            )
+        if average is not None and result.updated:
+            average.update(parameters, state.step)
         state.tokens += sum(part.tokens for part in parts)
         metrics.write(
             {
                 "kind": "train",
                 "step": state.step,
                 "epoch": state.step / per_epoch,
-                "loss": loss,
+                "loss": loss if math.isfinite(loss) else None,
                 "learning_rate": (options.learning_rate or 0.0) * factor,
-                "grad_norm": norm,
+                "grad_norm": norm if math.isfinite(norm) else None,
                 "tokens": state.tokens,
                 "seconds": time.perf_counter() - started,
             }
         )
         progress("training", state.step, total)
         if state.step in evaluation_steps:
-            _evaluate(model, state, validate, metrics, per_epoch)
-            if state.best_step == state.step:
-                checkpoints.save_parameters(best_folder, parameters)
+            with average.applied(parameters) if average else contextlib.nullcontext():
+                _evaluate(model, state, validate, metrics, per_epoch)
+                if state.best_step == state.step:
+                    checkpoints.save_parameters(best_folder, parameters)
             state.stopped_early = state.without_gain >= options.patience and state.step < total
             state.finished = state.stopped_early or state.step >= total
         due = (
@@ -226,6 +255,11 @@ def train(
             saved_at = time.monotonic()
         if stopping and not state.finished:
             raise Interrupted("")
+    if state.best_loss is not None and math.isnan(state.best_loss):
+        raise TrainingError(
+            f"after {state.step:,} steps the validation loss is no number: training diverged",
+            fix=f"lower learning_rate (now {options.learning_rate:g}), or set dtype: fp32",
+        )
     checkpoints.copy_into(checkpoints.load_parameters(best_folder), parameters)
     model.eval()
     return Trained(
@@ -235,6 +269,7 @@ def train(
         before=state.before,
         stopped_early=state.stopped_early,
         tokens=state.tokens,
+        skipped=state.skipped,
     )
 
 
@@ -245,6 +280,8 @@ class _State:
     micro_batch_tokens: int
     step: int = 0
     tokens: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
     before: float | None = None
     best_step: int = 0
     best_loss: float | None = None
@@ -291,7 +328,7 @@ def _evaluate(
 
 def _smaller(largest: int, parts: Sequence[Batch], error: OutOfMemory) -> int:
     """Half the tokens of the largest micro-batch, unless it is a single row already."""
-    rows = max(part.input_ids.shape[0] for part in parts)
+    rows = max(len(part.rows) for part in parts)
     if rows == 1:
         raise ResourceError(
             f"memory ran out with a micro-batch of one row of {largest:,} tokens",

@@ -8,7 +8,7 @@ so there is no scheduler state to save. To add an optimizer, write a function an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from fitune.config import Finetuned
 from fitune.errors import ResourceError
 from fitune.quantization.weights import require_bitsandbytes
+from fitune.training.lion import Lion
 from fitune.training.stand_in import StandInAdamW8bit
 
 Groups = list[dict[str, Any]]
@@ -63,6 +64,12 @@ def adafactor(groups: Groups, options: Finetuned) -> torch.optim.Optimizer:
     return Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False)
 
 
+def lion(groups: Groups, options: Finetuned) -> torch.optim.Optimizer:
+    """Lion (Chen et al., arXiv:2302.06675, algorithm 2): half of AdamW's state. Its steps are as
+    long as the learning rate whatever the gradient, so that it takes a lower one."""
+    return Lion(groups, lr=1.0)
+
+
 def adamw_8bit(groups: Groups, options: Finetuned) -> torch.optim.Optimizer:
     """AdamW with two 8-bit values per parameter and a scale for each 256 of them (Dettmers et al.,
     arXiv:2110.02861, section 2). Parameters of less than 4,096 values keep theirs in fp32.
@@ -100,6 +107,7 @@ OPTIMIZERS: dict[str, OptimizerFactory] = {
     "sgd": sgd,
     "momentum": momentum,
     "adafactor": adafactor,
+    "lion": lion,
     "adamw-8bit": adamw_8bit,
     PAGED: paged_adamw_8bit,
 }
@@ -140,15 +148,21 @@ def parameter_groups(
     learning_rate: float,
     head_learning_rate: float,
     weight_decay: float,
+    factors: Mapping[str, float] | None = None,
 ) -> Groups:
     """Parameters by learning rate and decay: biases and norms (one dimension) do not decay.
 
     Each group carries ``peak``, its learning rate before the schedule's factor.
+
+    Args:
+        factors: name → what the parameter's learning rate is multiplied by, where that is not 1
+            (see `rates.rate_factors`).
     """
     head_ids = {id(parameter) for parameter in head}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in parameters.values():
+    for name, parameter in parameters.items():
         rate = head_learning_rate if id(parameter) in head_ids else learning_rate
+        rate *= (factors or {}).get(name, 1.0)
         decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [

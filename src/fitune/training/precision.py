@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-FROZEN_BASE = frozenset({"lora", "dora", "qlora"})
+LOW_RANK = ("lora", "dora", "qlora")
+"""Methods with two narrow matrices beside a weight."""
+
+FROZEN_BASE = frozenset({*LOW_RANK, "ia3", "prompt-tuning", "prefix-tuning"})
 """Methods that leave every base weight as it is, so that 16 bits are enough to hold it. What trains
 must be fp32: an update of 1e-4 vanishes beside a bf16 weight."""
 
@@ -22,6 +25,11 @@ class Precision(NamedTuple):
 
     weights: torch.dtype
     autocast: torch.dtype | None
+
+    @property
+    def compute(self) -> torch.dtype:
+        """Of matrix products."""
+        return self.autocast or self.weights
 
 
 def precision(dtype: str, method: str, *, decoder: bool) -> Precision:

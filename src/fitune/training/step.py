@@ -1,8 +1,7 @@
 """One optimizer step on one global batch.
 
 Knows the model, the objective, the optimizer and the batch's parts; knows nothing of files, epochs
-or evaluation. It reads no value of a tensor before the update is done, so that it also runs on fake
-tensors, where only shapes and bytes exist.
+or evaluation. It runs on fake tensors, too, where only shapes and bytes exist.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ import torch
 from torch import nn
 
 from fitune.data.batches import Batch
+from fitune.training.fake import has_values
 from fitune.training.objectives import Objective
+from fitune.training.packing import rows_apart
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class StepResult:
     Attributes:
         loss: mean over the global batch's learned targets, float32 scalar.
         grad_norm: of all gradients together, before clipping, float32 scalar.
+        updated: whether the weights changed: not where one of these is no finite number.
     """
 
     loss: torch.Tensor
     grad_norm: torch.Tensor
+    updated: bool
 
 
 class OutOfMemory(Exception):
@@ -72,9 +75,10 @@ def step(
             else contextlib.nullcontext()
         )
         try:
-            with context:
-                loss = objective.loss_sum(model, part) / learned
-            loss.backward()
+            with rows_apart(model, part):
+                with context:
+                    loss = objective.loss_sum(model, part) / learned
+                loss.backward()
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -83,10 +87,12 @@ def step(
         total = loss.detach() if total is None else total + loss.detach()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     assert total is not None, "a global batch has at least one part"
-    return StepResult(loss=total, grad_norm=norm)
+    updated = not has_values(norm) or bool(torch.isfinite(norm) & torch.isfinite(total))
+    if updated:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(loss=total, grad_norm=norm, updated=updated)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -12,18 +12,25 @@ from collections.abc import Callable
 from typing import Any
 
 from fitune.config import Finetuned
-from fitune.training.methods.adapters import dora, lora, qlora
+from fitune.training.methods.adapters import dora, ia3, lora, qlora
 from fitune.training.methods.checkpointing import checkpoint_activations
-from fitune.training.methods.parts import freeze, full, head, layers_of
+from fitune.training.methods.continued import fingerprint, with_adapter
+from fitune.training.methods.neftune import add_noise
+from fitune.training.methods.own_options import check_options
+from fitune.training.methods.parts import bitfit, freeze, full, head, layers_of
+from fitune.training.methods.prompts import prefix_tuning, prompt_tuning
 from fitune.training.methods.trainable import trainable_parameters
 
 __all__ = [
     "METHODS",
     "Method",
+    "check_options",
     "checkpoint_activations",
+    "fingerprint",
     "layers_of",
     "prepare",
     "trainable_parameters",
+    "with_adapter",
 ]
 
 Method = Callable[[Any, Finetuned], Any]
@@ -35,11 +42,15 @@ METHODS: dict[str, Method] = {
     "lora": lora,
     "dora": dora,
     "qlora": qlora,
+    "ia3": ia3,
+    "bitfit": bitfit,
+    "prompt-tuning": prompt_tuning,
+    "prefix-tuning": prefix_tuning,
 }
 
 
 def prepare(model: Any, method: Method, options: Finetuned) -> Any:
-    """Apply a method, and checkpoint activations where the options say so.
+    """Apply a method; checkpoint activations and add noise where the options say so.
 
     Raises:
         ConfigError: see the methods.
@@ -47,5 +58,7 @@ def prepare(model: Any, method: Method, options: Finetuned) -> Any:
     """
     model = method(model, options)
     if options.checkpointing:
-        checkpoint_activations(model)
+        checkpoint_activations(model, int(options.checkpointing))
+    if options.neftune is not None:
+        add_noise(model, options.neftune)
     return model

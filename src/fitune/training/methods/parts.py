@@ -52,6 +52,30 @@ def head(model: Any, options: Finetuned) -> Any:
     return model
 
 
+def bitfit(model: Any, options: Finetuned) -> Any:
+    """Only biases train, and a new classification head (Ben Zaken et al., arXiv:2106.10199, section
+    3).
+
+    Raises:
+        ConfigError: the model has no biases.
+    """
+    model.requires_grad_(False)
+    biases = [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"]
+    if not biases:
+        raise ConfigError(
+            f"method 'bitfit' trains biases, and models of the family '{model.config.model_type}' "
+            "have none",
+            fix="use ia3, which trains about as few parameters, or lora",
+        )
+    for bias in biases:
+        bias.requires_grad_(True)
+    if "SequenceClassification" in type(model).__name__:
+        inside = {id(parameter) for parameter in model.base_model.parameters()}
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.requires_grad or id(parameter) not in inside)
+    return model
+
+
 def layers_of(model: nn.Module) -> nn.ModuleList:
     """The model's stack of layers: its longest module list.
 

@@ -8,10 +8,19 @@ however it was cut. To add one, write a class in a file of its own and a line in
 from __future__ import annotations
 
 from fitune.training.objectives.classify import Classify
-from fitune.training.objectives.objective import Objective
+from fitune.training.objectives.dpo import Dpo
+from fitune.training.objectives.masked import Masked
+from fitune.training.objectives.objective import Objective, Redrawn
 from fitune.training.objectives.seq2seq import Seq2Seq
 from fitune.training.objectives.sft import Sft
 
-__all__ = ["OBJECTIVES", "Classify", "Objective", "Seq2Seq", "Sft"]
+__all__ = ["OBJECTIVES", "Classify", "Dpo", "Masked", "Objective", "Redrawn", "Seq2Seq", "Sft"]
 
-OBJECTIVES: dict[str, type] = {"classify": Classify, "sft": Sft, "seq2seq": Seq2Seq}
+OBJECTIVES: dict[str, type] = {
+    "classify": Classify,
+    "sft": Sft,
+    "dpo": Dpo,
+    "pretrain": Sft,
+    "masked": Masked,
+    "seq2seq": Seq2Seq,
+}

@@ -24,6 +24,8 @@ class Seq2Seq:
         answers: the token ids of each answer, its end included.
     """
 
+    packed = False
+
     def __init__(
         self,
         items: Sequence[Encoded],
