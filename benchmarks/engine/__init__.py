@@ -1,0 +1,1 @@
+"""Training by fitune and by its peers, on the same rows, in one run."""
