@@ -15,7 +15,9 @@ CASES = [
     ("qwen3", training(method="freeze", freeze_layers=5, optimizer="momentum")),
     ("gemma3", training(seq=96, dtype="bf16")),
     ("mixtral", training(method="head", optimizer="sgd")),
-    ("gpt2", training(batch=4, seq=16, dtype="pure-bf16")),
+    # With kernels so small a peak is that of one product, whose library takes scratch space.
+    ("gpt2", training(batch=4, seq=16, dtype="pure-bf16", fused=False)),
+    ("gpt2", training(batch=4, seq=64, dtype="pure-bf16")),
     ("bert", training(method="lora")),
     ("distilbert", training(batch=8, seq=12, optimizer="adafactor")),
     ("t5", training()),
@@ -42,10 +44,8 @@ def test_a_few_layers_tell_what_all_would(name: str, asked: Training) -> None:
 @pytest.mark.parametrize(("name", "asked"), CASES, ids=name_of)
 def test_the_allocator_agrees(name: str, asked: Training) -> None:
     config = family(name)
-    # A bf16 product of a transposed matrix takes some scratch space, whatever its size.
-    scratch = 1 << 17 if asked.options.dtype == "pure-bf16" else 0
     assert estimate_training(config, asked).peak_bytes == pytest.approx(
-        measured(config, asked), rel=0.005, abs=scratch
+        measured(config, asked), rel=0.005
     )
 
 

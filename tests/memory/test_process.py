@@ -17,12 +17,20 @@ from memory_kit import family, training
 AMPERE = (8, 0)
 
 
-def asked(**options: Any) -> Training:
-    return replace(training(batch=8, seq=128, **options), device="cuda")
+def asked(*, batch: int = 8, **options: Any) -> Training:
+    return replace(training(batch=batch, seq=128, **options), device="cuda")
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "lora", "dtype": "bf16"}])
-def test_a_few_layers_lose_as_much_as_all(options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"method": "lora", "dtype": "bf16", "fused": False},
+        # Kernels keep so little that 8 rows fill four segments of 20 MiB: one is a quarter then.
+        {"method": "lora", "dtype": "bf16", "batch": 16},
+    ],
+)
+def test_a_few_layers_lose_as_much_as_all(options: dict[str, Any]) -> None:
     config, how = family("llama", layers=16), asked(**options)
     peak = estimate_training(config, how).peak_bytes
     few, all_of_them = (
@@ -30,7 +38,7 @@ def test_a_few_layers_lose_as_much_as_all(options: dict[str, str]) -> None:
     )
     assert few.live == all_of_them.live == peak + workspace_bytes(AMPERE)
     assert few.allocated == pytest.approx(all_of_them.allocated, rel=0.02)
-    assert few.reserved == pytest.approx(all_of_them.reserved, rel=0.12)
+    assert few.reserved == pytest.approx(all_of_them.reserved, rel=0.10)
     assert (few.exact, all_of_them.exact) == (False, True)
 
 

@@ -42,6 +42,8 @@ def test_saved_and_read_back(
         for parameter in trainable_parameters(model).values():
             parameter.add_(torch.randn(parameter.shape) / 2)
     prompt = template.prompt(Row("what is my card")).tokens
+    # PiSSA's adapter is turned into another; the others are read as they were written.
+    exact = 3e-5 if "lora_init" in options else 1e-5
 
     def answers(model: Any) -> tuple[torch.Tensor, tuple[int, ...]]:
         with torch.no_grad():
@@ -61,7 +63,7 @@ def test_saved_and_read_back(
         stop_tokens=template.stop_tokens,
     )
     read_logits, read_written = answers(load_saved_decoder(folder, source, device="cpu"))
-    assert (read_logits - logits).norm() <= 1e-4 * logits.norm()
+    assert (read_logits - logits).norm() <= exact * logits.norm()
     assert read_written == written
 
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
@@ -71,6 +73,6 @@ def test_saved_and_read_back(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT and transformers talk of each other's versions
         exec(code.replace('"a question"', '"what is my card"'), names)
-    assert (names["logits"][0] - logits).norm() <= 1e-4 * logits.norm()
+    assert (names["logits"][0] - logits).norm() <= exact * logits.norm()
     by_hand = tuple(token for token in names["answer"].tolist() if token not in (0,))
     assert by_hand[: len(written)] == written
