@@ -17,6 +17,7 @@ from torch import nn
 from fitune.config import Finetuned
 from fitune.errors import ResourceError
 from fitune.quantization.weights import require_bitsandbytes
+from fitune.training.fake import has_values
 from fitune.training.lion import Lion
 from fitune.training.stand_in import StandInAdamW8bit
 
@@ -135,10 +136,7 @@ def require_device(optimizer: str, device: str) -> None:
 
 def _has_no_values(groups: Groups) -> bool:
     """Whether parameters are fake: bitsandbytes hands their raw addresses to compiled code."""
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    first = groups[0]["params"][0]
-    return first.is_meta or isinstance(first, FakeTensor)
+    return not has_values(groups[0]["params"][0])
 
 
 def parameter_groups(

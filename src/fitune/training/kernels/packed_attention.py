@@ -22,6 +22,11 @@ KEPT = 256
 """Tokens: attention weights of longer rows are computed again in the backward pass, since they
 would take ``[heads, longest, longest]`` a row and layer."""
 
+
+class OtherAttention(ValueError):
+    """A variant that packed attention is not; rows of such a model are padded."""
+
+
 _layout: Layout | None = None
 
 
@@ -66,14 +71,13 @@ def packed_attention(
         ``[1, tokens, heads, size]``.
 
     Raises:
-        NotImplementedError: for a variant of attention that it is not; it is then no attention for
-            this model.
+        OtherAttention: the model's attention is another.
     """
     if _layout is None:
         raise RuntimeError("packed attention is called inside packed_layout only")
     variants = (attention_mask, softcap, s_aux, position_bias)
     if dropout or any(variant is not None for variant in variants):
-        raise NotImplementedError("a variant of attention that packed rows do not have")
+        raise OtherAttention("masks, dropout, soft caps, sinks and biases are not in packed rows")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     kind = query.device.type
