@@ -33,6 +33,7 @@ def main() -> int:
     import torch
 
     import fitune
+    import fitune.api
     from fitune.errors import FituneError
     from fitune.fitting import import_libraries
     from fitune.models.bundled import bundled_models

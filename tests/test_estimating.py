@@ -127,6 +127,37 @@ def test_many_micro_batches_are_as_two(llama: str) -> None:
     assert (many.training or {})["micro_batches"] == 5000
 
 
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({"ema": 0.999}, {"ema": 0.999}),
+        ({"neftune": 5.0}, {"neftune": 5.0}),
+        ({"checkpointing": 3, "batch": 6}, {"checkpointing": 3}),
+        ({"method": "lora", "lora_init": "pissa", "rank": 8}, {"lora_init": "pissa", "rank": 8}),
+        ({"method": "prompt-tuning", "virtual_tokens": 40}, {"virtual_tokens": 40}),
+        ({"method": "prefix-tuning", "virtual_tokens": 40}, {"virtual_tokens": 40}),
+    ],
+    ids=str,
+)
+def test_options_of_a_task_file_change_the_bytes_as_they_do_in_training(
+    llama: str, options: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    given = {**SMALL, **options}
+    result = asked(llama, **given)
+    way = {"method": given["method"], "batch": given["batch"], **fields}
+    assert result.peak_bytes == pytest.approx(measured(family("llama"), training(**way)), rel=0.01)
+    plain = {name: value for name, value in given.items() if name in {*SMALL, "rank"}}
+    assert result.peak_bytes != asked(llama, **plain).peak_bytes
+    assert result.training is not None
+    assert {name: result.training[name] for name in fields} == fields
+
+
+def test_the_plan_keeps_to_every_nth_layer(llama: str) -> None:
+    plan = asked(llama, budget="200MiB", seq=64, checkpointing=2).plan
+    assert plan is not None
+    assert {cell.way.checkpointing for cell in plan.cells} == {2}
+
+
 def test_no_option_by_that_name(llama: str) -> None:
     with pytest.raises(TypeError):
         fitune.estimate(llama, metod="lora")

@@ -16,7 +16,7 @@ SRC = Path(__file__).parents[1] / "src" / "fitune"
 # A room may import from lower tiers, and within itself; rooms of one tier are strangers.
 TIERS = [
     {"errors", "names", "sizes", "config", "taskproblems", "taskfile"},
-    {"malloc"},
+    {"malloc", "collector"},
     {"runs", "hardware", "devices", "signals"},
     {"evaluation", "models", "data", "numerics"},
     {"quantization"},
@@ -26,8 +26,8 @@ TIERS = [
     {"ladder", "release"},
     {"report"},
     {
-        *("results", "entries", "machine", "saved", "checking"),
-        *("targets", "questions", "fitting", "weighing", "estimating", "api"),
+        *("results", "entries", "machine", "saved", "resuming", "checking"),
+        *("targets", "questions", "fitting", "weighing", "estimating", "profiling", "api"),
     },
     {"cli"},
 ]
@@ -36,8 +36,8 @@ TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
 ORDERED = [
     ["errors", "names", "sizes", "config", "taskproblems", "taskfile"],
     [
-        *("results", "entries", "machine", "saved", "checking"),
-        *("targets", "questions", "fitting", "weighing", "estimating", "api"),
+        *("results", "entries", "machine", "saved", "resuming", "checking"),
+        *("targets", "questions", "fitting", "weighing", "estimating", "profiling", "api"),
     ],
 ]
 

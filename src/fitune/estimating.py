@@ -366,10 +366,11 @@ def _ways(question: Question, built: Any) -> tuple[Way, ...]:
     inner = getattr(built, "trunk", getattr(built, "model", built))
     inner = built if hasattr(built, "get_output_embeddings") else inner
     quantizable = bool(linear_layers(inner))
+    every = question.checkpointing
     return tuple(
-        way
+        replace(way, checkpointing=every) if every and way.checkpointing else way
         for way in WAYS
-        if question.checkpointing in (None, way.checkpointing)
+        if (every is None or bool(every) == way.checkpointing)
         and (not adapted or way.method in FROZEN_BASE)
         and (quantizable or way.method != "qlora")
         and (inner.supports_gradient_checkpointing or not way.checkpointing)

@@ -9,6 +9,7 @@ import importlib
 import time
 from dataclasses import replace
 
+from fitune.collector import uncollected
 from fitune.errors import ResourceError
 from fitune.ladder.climb import Watching
 from fitune.ladder.figures import size
@@ -72,8 +73,9 @@ def import_libraries(*, adapters: bool) -> None:
     """Before the clock starts: they take longer than an answer."""
     names = ["torch._subclasses.fake_tensor", "fitune.memory.scenario", "fitune.memory.trace"]
     names += [f"transformers.{name}" for name in ("masking_utils", "modeling_layers")]
-    if adapters:
-        import_bitsandbytes()
-        names.append("peft")
-    for name in names:
-        importlib.import_module(name)
+    with uncollected():
+        if adapters:
+            import_bitsandbytes()
+            names.append("peft")
+        for name in names:
+            importlib.import_module(name)

@@ -28,6 +28,9 @@ Asked = Training | Inference
 TRAINING_DTYPES = ("fp32", "bf16", "pure-bf16")
 INFERENCE_DTYPES = ("fp32", "bf16", "fp16")
 KV_DTYPES = ("int8", "int4")
+LORA_INITS = ("zero", "pissa")
+VIRTUAL = ("prompt-tuning", "prefix-tuning")
+"""Methods with tokens that stand for no word."""
 
 SHARDS: dict[str, dict[str, Any]] = {
     **{name: {"strategy": name} for name in ("ddp", "fsdp", "zero1", "zero2", "zero3")},
@@ -58,11 +61,12 @@ OF_TRAINING = (
     *("method", "objective", "rank", "target_modules", "freeze_layers", "optimizer", "batch"),
     "seq",
     *("segments", "micro_batches", "answer_tokens", "labels", "checkpointing", "devices", "shard"),
-    "offload",
+    *("lora_init", "virtual_tokens", "ema", "neftune", "offload"),
 )
 OF_INFERENCE = ("context", "prompt", "requests", "kv_dtype")
 LIMITS = {
     **dict.fromkeys(("rank", "freeze_layers", "batch", "micro_batches", "labels"), 2**20),
+    "virtual_tokens": 2**16,
     **dict.fromkeys(("seq", "segments", "answer_tokens", "context", "prompt"), 2**24),
     "requests": 2**20,
     "devices": 2**14,
@@ -79,7 +83,9 @@ class Question:
             file, a name of the bundled catalogue, or a Hub id; None: which models of the catalogue
             fit.
         inference: ask about answering instead of training.
-        method, rank, target_modules, freeze_layers, optimizer, checkpointing: as in a task file.
+        method, rank, target_modules, freeze_layers, optimizer, checkpointing, lora_init,
+            virtual_tokens, ema, neftune: as in a task file, which has more options; those change no
+            byte.
         dtype: of training ``"fp32"``, ``"bf16"`` or ``"pure-bf16"``, of inference ``"fp32"``,
             ``"bf16"`` or ``"fp16"``.
         objective: as in a task file; with ``"dpo"`` each row is a pair of answers.
@@ -121,7 +127,11 @@ class Question:
     micro_batches: int | None = None
     answer_tokens: int | None = None
     labels: int | None = None
-    checkpointing: bool | None = None
+    checkpointing: bool | int | None = None
+    lora_init: str | None = None
+    virtual_tokens: int | None = None
+    ema: float | None = None
+    neftune: float | None = None
     attention: str = "auto"
     context: int | None = None
     prompt: int | None = None
@@ -165,6 +175,19 @@ def _check_numbers(question: Question) -> None:
             raise ConfigError(
                 f"{spelt(name)} is {value!r}", fix=f"give a whole number from 1 to {most:,}"
             )
+    every = question.checkpointing
+    if every is not None and not (isinstance(every, int) and (every is False or every >= 1)):
+        raise ConfigError(
+            f"{spelt('checkpointing')} is {every!r}",
+            fix="give true, false, or n for every n-th layer, a whole number from 1",
+        )
+    for name, below, meant in (
+        ("ema", 1.0, "how much the past weighs at each step, above 0 and below 1, e.g. 0.999"),
+        ("neftune", float("inf"), "the noise's strength, above 0, e.g. 5"),
+    ):
+        value = getattr(question, name)
+        if value is not None and not (isinstance(value, int | float) and 0 < value < below):
+            raise ConfigError(f"{spelt(name)} is {value!r:.40}", fix=f"give {meant}")
     if question.price is not None and not 0 <= question.price < 1e9:
         raise ConfigError(
             f"{spelt('price')} is {question.price}", fix="give what an hour costs, 0 or more"
@@ -185,6 +208,7 @@ def _check_names(question: Question) -> None:
         ("dtype", dtypes),
         ("attention", get_args(Attention)),
         ("kv_dtype", KV_DTYPES),
+        ("lora_init", LORA_INITS),
         ("shard", tuple(SHARDS)),
     ):
         value = getattr(question, name)
@@ -215,6 +239,13 @@ def _check_contradictions(question: Question) -> None:
             raise ConfigError(
                 f"{spelt(name)} is for adapters, and method '{method}' has none",
                 fix=f"use method {', '.join(sorted(LOW_RANK))}, or leave out {spelt(name)}",
+            )
+    for name, methods in (("lora_init", ("lora",)), ("virtual_tokens", VIRTUAL)):
+        if getattr(question, name) is not None and method not in methods:
+            raise ConfigError(
+                f"{spelt(name)} is {getattr(question, name)}, but the method is "
+                f"{method or 'chosen by fitune'}",
+                fix=f"use {spelt('method')} {' or '.join(methods)}, or leave out {spelt(name)}",
             )
     if question.freeze_layers is not None and method != "freeze":
         raise ConfigError(
@@ -277,7 +308,11 @@ def asked_training(
         target_modules=_modules(question.target_modules),
         optimizer=optimizer,
         dtype=cast(Any, question.dtype or ("bf16" if target.bf16 else "fp32")),
-        checkpointing=bool(question.checkpointing),
+        checkpointing=question.checkpointing or False,
+        lora_init=cast(Any, question.lora_init or "zero"),
+        virtual_tokens=question.virtual_tokens or Finetuned().virtual_tokens,
+        ema=question.ema,
+        neftune=question.neftune,
         fused=question.devices in (None, 1),  # joined weights are not divided among devices
         label_smoothing=0.1 if kind == "encoder" else 0.0,
     )
@@ -407,7 +442,7 @@ def echo_of(asked: Asked, question: Question, sharding: Sharding | None) -> dict
     options = asked.options
     chosen = (
         *("method", "objective", "rank", "target_modules", "freeze_layers", "optimizer", "dtype"),
-        "checkpointing",
+        *("checkpointing", "lora_init", "virtual_tokens", "ema", "neftune"),
     )
     library = "" if sharding is None or sharding.library == "torch" else f"{sharding.library}-"
     return {

@@ -311,7 +311,15 @@ def _training(how: dict[str, Any]) -> str:
     parts.append(f"{rows} of {how['seq']:,} tokens")
     if how["micro_batches"] > 1:
         parts.append(f"{how['micro_batches']:,} micro-batches a step")
-    parts += [name for name in ("checkpointing", "padded") if how[name]]
+    every = how["checkpointing"]
+    if every:
+        parts.append("checkpointing" if every is True else f"checkpointing of 1 layer in {every}")
+    parts += ["padded"] if how["padded"] else []
+    if how["method"] in ("prompt-tuning", "prefix-tuning"):
+        parts.append(f"{how['virtual_tokens']} virtual tokens")
+    if how["lora_init"] != "zero":
+        parts.append(f"{how['lora_init']} start")
+    parts += [f"{name} {how[name]:g}" for name in ("ema", "neftune") if how[name] is not None]
     if how["shard"]:
         parts.append(f"each of {how['devices']:,} devices, {how['shard']}")
     return ", ".join([*parts, *(["offloaded"] if how["offload"] else [])])

@@ -64,6 +64,10 @@ HOW = {
     "seq": 1024,
     "micro_batches": 2,
     "checkpointing": True,
+    "lora_init": "zero",
+    "virtual_tokens": 20,
+    "ema": None,
+    "neftune": None,
     "padded": True,
     "devices": 1,
     "shard": None,
@@ -156,6 +160,7 @@ def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> N
     words += ["--attention", "eager", "--devices", "4", "--shard", "fsdp", "--offload"]
     words += ["--budget", "24GiB", "--device", "4090", "--price", "0.5", "--exact", "--dtypes"]
     words += ["--explain", "--plot", "a.svg"]
+    words += ["--lora-init", "pissa", "--ema", "0.99", "--neftune", "5"]
     assert main(["estimate", "gpt2", *words]) == 0
     ((args, options),) = calls.asked
     assert args == ("gpt2",)
@@ -185,6 +190,9 @@ def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> N
         "dtypes": True,
         "explain": True,
         "plot": "a.svg",
+        "lora_init": "pissa",
+        "ema": 0.99,
+        "neftune": 5.0,
     }
     assert {name: options[name] for name in expected} == expected
     assert not options["measure"] and not options["inference"]
@@ -194,6 +202,25 @@ def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> N
     assert [chosen[n] for n in ("inference", "context", "prompt", "requests", "kv_dtype")] == [
         True, 9, 3, 2, "int8",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--checkpointing"], {"checkpointing": True}),
+        (["--checkpoint-every", "3"], {"checkpointing": 3}),
+        (
+            ["--method", "prompt-tuning", "--virtual-tokens", "7"],
+            {"method": "prompt-tuning", "virtual_tokens": 7},
+        ),
+    ],
+)
+def test_words_that_do_not_go_with_others(
+    calls: SimpleNamespace, words: list[str], wanted: dict[str, Any]
+) -> None:
+    assert main(["estimate", "gpt2", *words]) == 0
+    ((_, options),) = calls.asked
+    assert {name: options[name] for name in wanted} == wanted
 
 
 def test_accumulation_is_another_word(calls: SimpleNamespace) -> None:

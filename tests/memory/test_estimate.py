@@ -41,6 +41,17 @@ def test_a_few_layers_tell_what_all_would(name: str, asked: Training) -> None:
     assert quick.peak_bytes == pytest.approx(exact.peak_bytes, rel=1e-3)
 
 
+@pytest.mark.parametrize("layers", [14, 16, 17, 18])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_few_layers_tell_it_wherever_alternation_ends(layers: int, method: str) -> None:
+    """Five sliding layers to each full one; the last run of them may be of any length."""
+    config, asked = family("gemma3", layers=layers), training(method=method, seq=128)
+    quick, exact = (estimate_training(config, asked, exact=exact) for exact in (False, True))
+    assert quick.peak_bytes == pytest.approx(exact.peak_bytes, rel=1e-4)
+    assert quick.phases == pytest.approx(exact.phases, rel=1e-3)
+    assert quick.peak_at == exact.peak_at  # by its name in the whole model
+
+
 @pytest.mark.parametrize(("name", "asked"), CASES, ids=name_of)
 def test_the_allocator_agrees(name: str, asked: Training) -> None:
     config = family(name)

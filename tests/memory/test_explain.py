@@ -87,6 +87,7 @@ def test_where_formula_and_trace_agree_there_is_no_reason() -> None:
         ({"optimizer": "adafactor"}, "a sum for each row"),
         ({"optimizer": "adamw-8bit"}, "two values of 8 bits"),
         ({"checkpointing": True}, "computed again"),
+        ({"ema": 0.9}, "of averaged weights"),
         ({"method": "freeze", "freeze_layers": 5}, "keeps nothing"),
         ({"method": "lora", "dtype": "bf16", "fused": False}, "adapters keep"),
         ({"method": "lora", "dtype": "bf16", "seq": 96}, "adapters keep"),

@@ -46,7 +46,10 @@ OPERATIONS = [
     (ATEN.t.default, ((4, 6),), "view"),
     (ATEN.slice.Tensor, ((4, 6), 0, 1, 3), "view"),
     (ATEN.expand.default, ((1, 6), [5, 6]), "view"),
-    (ATEN.split.Tensor, ((4, 6), 2), None),  # several views
+    (ATEN.split.Tensor, ((4, 6), 3), "view"),
+    (ATEN.split_with_sizes.default, ((4, 6), [1, 2, 3], 1), "view"),
+    (ATEN.unbind.int, ((2, 6),), "view"),
+    (ATEN._unsafe_view.default, ((4, 6), [2, 12]), "view"),
     (ATEN.add_.Tensor, ((4, 6), (4, 6)), "itself"),
     (ATEN.resize_.default, ((4, 6), [9]), None),
     (ATEN.t_.default, ((4, 6),), None),
@@ -83,9 +86,10 @@ def test_a_recipe_makes_what_torch_made(func: Any, arguments: Any, kind: str | N
         if recipe is None or kind == "constant":
             return
         again = recipe.cook(mode, args[0])
+        assert isinstance(again, list) == isinstance(result, list)
         pairs = zip(
-            result if isinstance(result, tuple) else [result],
-            again if isinstance(again, tuple) else [again],
+            result if isinstance(result, tuple | list) else [result],
+            again if isinstance(again, tuple | list) else [again],
             strict=True,
         )
         for theirs, ours in pairs:
@@ -93,8 +97,20 @@ def test_a_recipe_makes_what_torch_made(func: Any, arguments: Any, kind: str | N
             assert ours.dtype == theirs.dtype and ours.device == theirs.device
             assert ours.storage_offset() == theirs.storage_offset()
             assert ours.untyped_storage().nbytes() == theirs.untyped_storage().nbytes()
+            assert vars(ours).keys() == vars(theirs).keys()
+            assert ours.fake_mode is mode and not ours.requires_grad
             shared = ours.untyped_storage()._cdata == given
             assert shared == (kind in ("view", "itself"))
+
+
+def test_what_indices_choose_is_known_and_what_a_mask_chooses_is_not() -> None:
+    with FakeTensorMode() as mode:
+        table, rows = torch.empty(4, 6), torch.zeros(3, dtype=torch.int64)
+        args = (table, [rows])
+        recipe = recipes._recipe(ATEN.index.Tensor, args, ATEN.index.Tensor(*args))
+        assert recipe is not None and recipe.cook(mode, table).shape == (3, 6)
+        chosen = torch.empty(3, 6)  # torch has no answer of its own
+        assert recipes._recipe(ATEN.index.Tensor, (table, [rows.bool()]), chosen) is None
 
 
 def test_calls_that_differ_have_different_keys() -> None:

@@ -66,6 +66,18 @@ def test_selections_hold_every_kind_and_the_growth_of_each(stack: str) -> None:
         assert base.count(kind) == full.count(kind), "what does not grow is all there"
 
 
+@given(st.text(alphabet="ab", min_size=1, max_size=60))
+def test_what_is_added_later_in_the_model_stands_beside_its_like(stack: str) -> None:
+    """Else what is in between would be counted as often as layers are missing."""
+    base, *grown = selections(layers(stack))
+    for selection in grown:
+        (added,) = set(selection.layers) - set(base.layers)
+        at = selection.layers.index(added)
+        first = selection.places.index(selection.places[at])
+        between = selection.layers[first + 1 : at]
+        assert added.kind not in {layer.kind for layer in between}
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma3", "t5", "bert"])
 def test_the_model_keeps_the_selected_layers_and_is_left_as_it_was(name: str) -> None:
     config = family(name, layers=40)

@@ -54,3 +54,22 @@ def test_answering(name: str) -> None:
     assert estimate.peak_bytes == pytest.approx(trial.peak_bytes, rel=0.02)
     for term, amount in estimate.terms.items():
         assert amount == pytest.approx(trial.terms.get(term, 0), rel=0.02, abs=1024), term
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_heads_gradient_is_a_gradient(dtype: str, tied: bool) -> None:
+    """Also where it is made together with the loss, and where the embeddings share the weight."""
+    config = family("llama", layers=2)
+    config.tie_word_embeddings, config.vocab_size = tied, 20_000
+    asked = training(dtype=dtype, optimizer="sgd", batch=1, seq=4)
+    estimate, trial = estimate_training(config, asked), try_training(config, asked)
+    head = 20_000 * 64 * (4 if dtype == "fp32" else 2)
+    going_back = [m for m in estimate.timeline if m.phase == "backward" and m.step == 1]
+    assert len(going_back) > 3
+    for moment in going_back:
+        assert moment.terms["gradients"] >= head, moment.place
+        assert moment.terms.get("logits and loss", 0) < head / 2, moment.place
+    assert estimate.terms.keys() == trial.terms.keys()
+    for term, amount in estimate.terms.items():
+        assert amount == pytest.approx(trial.terms[term], rel=0.01, abs=2048), term

@@ -10,12 +10,13 @@ from argparse import Namespace
 
 from fitune.cli.parser import Parser, positive
 from fitune.cli.screen import Screen
+from fitune.collector import uncollected
 
 OPTIONS = (
     *("inference", "method", "objective", "rank", "target_modules", "freeze_layers", "optimizer"),
     *("dtype", "batch", "seq", "padded", "segments", "micro_batches", "answer_tokens", "labels"),
-    *("checkpointing", "attention", "context", "prompt", "requests", "kv_dtype", "devices"),
-    *("shard", "offload"),
+    *("checkpointing", "lora_init", "virtual_tokens", "ema", "neftune", "attention"),
+    *("context", "prompt", "requests", "kv_dtype", "devices", "shard", "offload"),
     *("budget", "device", "price", "exact", "measure", "dtypes", "explain", "plot"),
 )
 """Of `api.estimate`."""
@@ -39,7 +40,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--method", help="full, freeze, head, lora, dora or qlora")
+    group.add_argument(
+        "--method",
+        help="full, freeze, head, bitfit, lora, dora, qlora, ia3, prompt-tuning or prefix-tuning",
+    )
     group.add_argument(
         "--objective",
         metavar="NAME",
@@ -91,6 +95,28 @@ def _training(group: argparse._ArgumentGroup) -> None:
         "--checkpointing",
         action=argparse.BooleanOptionalAction,
         help="keep only what enters each layer, and compute the rest again",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        dest="checkpointing",
+        type=positive,
+        metavar="N",
+        help="the same of every N-th layer only",
+    )
+    group.add_argument(
+        "--lora-init", metavar="HOW", help="for lora: zero, or pissa, which keeps its start, too"
+    )
+    group.add_argument(
+        "--virtual-tokens",
+        type=positive,
+        metavar="N",
+        help="for prompt-tuning and prefix-tuning; default: 20",
+    )
+    group.add_argument(
+        "--ema", type=float, metavar="DECAY", help="an average of the weights is kept, e.g. 0.999"
+    )
+    group.add_argument(
+        "--neftune", type=float, metavar="ALPHA", help="noise on the embeddings, e.g. 5"
     )
     group.add_argument("--attention", default="auto", help="auto, eager or sdpa")
 
@@ -158,7 +184,8 @@ def _output(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: Namespace) -> int:
-    from fitune import api
+    with uncollected():
+        from fitune import api
 
     screen = Screen(args)
     options = {name: getattr(args, name) for name in OPTIONS}

@@ -266,7 +266,10 @@ def _show_plan(screen: Screen, result: EstimateResult, plan: Plan) -> None:
     screen.console.print(made)
     screen.say()
     best = plan.recommended
-    checkpointing = " --checkpointing" if best.way.checkpointing else ""
+    every = best.way.checkpointing
+    checkpointing = " --checkpointing" if every else ""
+    if every and every is not True:
+        checkpointing = f" --checkpoint-every {every}"
     rows = f"{best.rows:,} row{'s' if best.rows > 1 else ''}"
     screen.say(f"Recommended: {best.way}, micro-batches of {rows} of {best.seq:,} tokens:")
     screen.say(

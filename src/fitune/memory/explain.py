@@ -87,7 +87,7 @@ def explain_training(estimate: Estimate, training: Training, sizes: Sizes) -> Ex
         *_of_states(traced, formula, options, estimate),
         *_of_activations(traced, formula, training, sizes, estimate),
         *_of_logits(traced, formula, training, sizes),
-        *_of_the_rest(traced),
+        *_of_the_rest(traced, estimate),
     ]
     return Explanation(
         formulas=(
@@ -277,10 +277,14 @@ def _of_logits(
     yield f"Logits and loss take {gb(found)}, not {gb(said)}: {why}."
 
 
-def _of_the_rest(traced: dict[str, int]) -> Iterator[str]:
-    if traced["the rest"] > AGREES * sum(traced.values()):
+def _of_the_rest(traced: dict[str, int], estimate: Estimate) -> Iterator[str]:
+    average = estimate.terms.get("averaged weights", 0)
+    if average:
+        yield f"No formula speaks of the {gb(average)} of averaged weights (ema)."
+    passing = traced["the rest"] - average
+    if passing > AGREES * sum(traced.values()):
         yield (
-            f"No formula speaks of {gb(traced['the rest'])} that operations hold for a moment "
+            f"No formula speaks of {gb(passing)} that operations hold for a moment "
             "(results on their way, the batch)."
         )
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from fitune.collector import uncollected
 from fitune.memory import recipes
 
 
@@ -47,14 +48,21 @@ class FakeTensors(FakeTensorMode):
         super().__init__(allow_non_fake_inputs=True)
         self._inside = False  # an operation made of others; a real kernel makes none of theirs
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and torch's guard against that takes longer than an answer."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # asked as often as everything else together
-        observer = self.observer
-        if observer is None or self._inside or func.namespace == "prim":
+        if self._inside or func.namespace == "prim":
             return super().__torch_dispatch__(func, types, args, kwargs)
+        observer = self.observer
         self._inside = True
         try:
+            if observer is None:
+                return self._made(func, types, args, kwargs or {})
             observer.before()
             if func in _UNANSWERABLE:
                 with self:
@@ -114,7 +122,11 @@ def fake_tensors() -> Iterator[None]:
     import transformers.masking_utils as masks
 
     asked = masks.is_tracing
-    with FakeTensors(), mock.patch.object(masks, "is_tracing", lambda tensor=None: asked(None)):
+    with (
+        uncollected(),
+        FakeTensors(),
+        mock.patch.object(masks, "is_tracing", lambda tensor=None: asked(None)),
+    ):
         yield
 
 

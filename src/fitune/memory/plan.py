@@ -25,14 +25,18 @@ class Way:
 
     Attributes:
         method: a name in `METHODS`.
-        checkpointing: whether activations are computed again.
+        checkpointing: whether activations are computed again; with a number n, of every n-th
+            layer.
     """
 
     method: str
-    checkpointing: bool
+    checkpointing: bool | int
 
     def __str__(self) -> str:
-        return f"{self.method}, checkpointing" if self.checkpointing else self.method
+        if not self.checkpointing:
+            return self.method
+        every = "" if self.checkpointing is True else f" 1 in {self.checkpointing}"
+        return f"{self.method}, checkpointing{every}"
 
 
 WAYS = tuple(

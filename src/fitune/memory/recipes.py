@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -30,21 +31,28 @@ class Made:
     dtype: torch.dtype
     offset: int = 0
 
+    def bare(self, storage: torch.UntypedStorage | None) -> torch.Tensor:
+        """The meta tensor that is to be fake, in `storage` or in one of its own."""
+        if storage is None:
+            return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+        bare = torch.empty(0, dtype=self.dtype, device="meta")
+        return bare.set_(storage, self.offset, self.shape, self.stride)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to make an operation's result again.
 
     Attributes:
-        kind: ``"new"``: tensors with a storage of their own each; ``"view"``: one of the first
+        kind: ``"new"``: tensors with a storage of their own each; ``"view"``: tensors of the first
             argument's storage; ``"itself"``: the first argument; ``"constant"``: `constant`.
         made: the tensors.
-        several: whether the result is a tuple.
+        several: what holds them where the result is no tensor alone: `tuple` or `list`.
     """
 
     kind: str
     made: tuple[Made, ...] = ()
-    several: bool = False
+    several: type | None = None
     constant: Any = None
 
     def cook(self, mode: FakeTensorMode, first: Any) -> Any:
@@ -57,19 +65,27 @@ class Recipe:
             return first
         if self.kind == "constant":
             return self.constant
-        if self.kind == "view":
-            (made,) = self.made
-            bare = torch.empty(0, dtype=made.dtype, device="meta")
-            bare.set_(first.untyped_storage(), made.offset, made.shape, made.stride)
-            return FakeTensor(mode, bare, CPU)
-        tensors = [
-            FakeTensor(
-                mode, torch.empty_strided(m.shape, m.stride, dtype=m.dtype, device="meta"), CPU
-            )
-            for m in self.made
-        ]
-        return tuple(tensors) if self.several else tensors[0]
+        held = first.untyped_storage() if self.kind == "view" else None
+        tensors = [_fake(mode, made.bare(held)) for made in self.made]
+        return self.several(tensors) if self.several else tensors[0]
 
+
+def _fake(mode: FakeTensorMode, bare: torch.Tensor) -> FakeTensor:
+    """``FakeTensor(mode, bare, CPU)``, without asking anew what is always the same: torch's own
+    constructor takes longer than all else that is done for an operation."""
+    pattern = _PATTERNS.get(mode)
+    if pattern is None:
+        pattern = _PATTERNS[mode] = vars(FakeTensor(mode, torch.empty(0, device="meta"), CPU))
+    made: FakeTensor = torch.Tensor._make_subclass(
+        FakeTensor, bare, False, dispatch_device=True, device_for_backend_keys=CPU
+    )
+    torch._C._set_warn_deprecated_on_mutable_data_ptr(made)
+    vars(made).update(pattern)
+    return made
+
+
+_PATTERNS: WeakKeyDictionary[FakeTensorMode, dict[str, Any]] = WeakKeyDictionary()
+"""Mode → the attributes of a tensor that it makes."""
 
 _BOOK: dict[Any, Recipe | None] = {}
 """Key → recipe, or None where there is none; for the whole process."""
@@ -140,30 +156,42 @@ def _recipe(func: Any, args: Sequence[Any], result: Any) -> Recipe | None:
     tags = func.tags
     if torch.Tag.inplace_view in tags or torch.Tag.data_dependent_output in tags:
         return None
-    if torch.Tag.dynamic_output_shape in tags or func.overloadpacket in _RESIZING:
+    if func.overloadpacket in _RESIZING or _depends_on_values(func, args):
         return None
     if result is None or (isinstance(result, tuple) and not result) or type(result) is int:
         return Recipe("constant", constant=result)
     first = args[0] if args else None
     if result is first and isinstance(first, FakeTensor):
         return Recipe("itself")
-    tensors = result if isinstance(result, tuple) else (result,)
+    # Named tuples are made as plain ones: nobody above the dispatcher sees the difference.
+    several = next((kind for kind in (tuple, list) if isinstance(result, kind)), None)
+    tensors = result if several else (result,)
     if not all(type(t) is FakeTensor and t.fake_device == CPU for t in tensors):
         return None
     if any(t.constant is not None or t.requires_grad or t.is_complex() for t in tensors):
         return None
     made = tuple(Made(tuple(t.shape), t.stride(), t.dtype, t.storage_offset()) for t in tensors)
-    if func.is_view:
-        if len(tensors) != 1 or isinstance(result, tuple) or not isinstance(first, FakeTensor):
+    if func.is_view or func.overloadpacket is _UNSAFE_VIEW:
+        if not isinstance(first, FakeTensor):
             return None
-        same = tensors[0].untyped_storage()._cdata == first.untyped_storage()._cdata
-        return Recipe("view", made) if same else None
+        storage = first.untyped_storage()._cdata
+        same = all(t.untyped_storage()._cdata == storage for t in tensors)
+        return Recipe("view", made, several) if same else None
     if _writes(func) or not _all_own(tensors, args):
         return None
-    return Recipe("new", made, several=isinstance(result, tuple))
+    return Recipe("new", made, several)
 
 
 _RESIZING = {torch.ops.aten.resize_, torch.ops.aten.set_, torch.ops.aten.resize_as_}
+_UNSAFE_VIEW = torch.ops.aten._unsafe_view  # which its schema does not call a view
+_INDEX = torch.ops.aten.index.Tensor
+
+
+def _depends_on_values(func: Any, args: Sequence[Any]) -> bool:
+    """Whether values tell the result's shape, as those of a mask do that chooses."""
+    if func is _INDEX:
+        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
 
 
 def _writes(func: Any) -> bool:

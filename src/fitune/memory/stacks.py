@@ -153,13 +153,20 @@ def _ends(stack: Any) -> list[Layer]:
 
 
 def _with_one_more(base: Selection, layers: Sequence[Layer], kind: int) -> Selection:
-    """`base` and a further layer of `kind`, beside the most central one of that kind."""
+    """`base` and a further layer of `kind`, beside the most central one of that kind.
+
+    Right beside it, or beside the one that stands in between: what is added counts as often as
+    layers are missing, and with it what lies between the two layers of one place.
+    """
     like = [i for i, layer in enumerate(base.layers) if layer.kind == kind]
     beside = like[len(like) // 2]
     free = [layer for layer in layers if layer.kind == kind and layer not in base.layers]
     after = [layer for layer in free if layer.index > base.layers[beside].index]
+    added = (after or free)[0]
+    if after:
+        beside = max(i for i in like if base.layers[i].index < added.index)
     grown = sorted(
-        [*zip(base.layers, base.places, strict=True), ((after or free)[0], base.places[beside])],
+        [*zip(base.layers, base.places, strict=True), (added, base.places[beside])],
         key=lambda pair: layers.index(pair[0]),
     )
     return Selection(tuple(layer for layer, _ in grown), tuple(place for _, place in grown))

@@ -42,6 +42,8 @@ class Allocation:
             one whose backward it is; empty outside any.
         operation: of torch, e.g. ``"aten.mm.default"``.
         recomputed: born in a forward pass inside the backward pass (checkpointing).
+        summed: a gradient that autograd would have added another to in place, and so kept.
+        like_parameter: made with the shape of one of the model's parameters.
         term: what the caller named it; None: to be told from where it was born and died.
     """
 
@@ -52,6 +54,8 @@ class Allocation:
     module: str
     operation: str
     recomputed: bool = False
+    summed: bool = False
+    like_parameter: bool = False
     term: str | None = None
     end: int | None = None
 
@@ -180,11 +184,11 @@ class LiveStorages(TorchDispatchMode):
         """The storage that autograd would have added a gradient to, and the moment.
 
         The gradients of a parameter that is used twice are summed in place where nobody else holds
-        the first, but not where tensors are fake. If it dies before anything else is born, nobody
-        did; but a view (the transposed product that a linear layer's gradient is, unless it was
-        cast after) is held by what it is a view of.
+        the first, but not where a tracker is listening. If it dies before anything else is born,
+        nobody did; but a view (the transposed product that a linear layer's gradient is, unless it
+        was cast after) is held by what it is a view of.
         """
-        if func is not _ADD or torch._C._current_autograd_node() is None or self._fake is None:
+        if func is not _ADD or torch._C._current_autograd_node() is None:
             return None
         if args[0].shape not in self._parameter_shapes or args[0]._is_view():
             return None
@@ -217,13 +221,16 @@ class LiveStorages(TorchDispatchMode):
                 module=module,
                 operation=str(operation),
                 recomputed=recomputed,
+                like_parameter=tensor.shape in self._parameter_shapes,
             )
         )
 
         def died(_: Any) -> None:
             self._known.pop(key, None)
             in_place = self._summed == (index, self._moment)
-            self.allocations[index].end = self._moment - 1 if in_place else self._moment
+            dead = self.allocations[index]
+            dead.end = self._moment - 1 if in_place else self._moment
+            dead.summed = in_place
 
         self._known[key] = (weakref.ref(storage, died), index)
 

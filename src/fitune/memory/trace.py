@@ -59,7 +59,7 @@ class Peak:
     Attributes:
         terms: name → bytes; they sum to `bytes`.
         operation: of torch, that allocated the last of them.
-        module: at work, by its qualified name.
+        module: at work, by its qualified name in the model with all its layers.
     """
 
     bytes: int
@@ -182,10 +182,13 @@ class Places:
             stack: before[stack] for stack in {layer.stack for layer in selection.layers}
         }
         self._layers: dict[str, Place] = {}
+        self._of_all: dict[str, str] = {}
         numbers: dict[str, int] = defaultdict(int)
         for layer, place in zip(selection.layers, selection.places, strict=True):
             stack = self._stacks[layer.stack]
-            self._layers[f"{stack}.{numbers[stack]}"] = (layer.stack, place)
+            here = f"{stack}.{numbers[stack]}"
+            self._layers[here] = (layer.stack, place)
+            self._of_all[here] = f"{stack}.{layer.index}"
             numbers[stack] += 1
         head = _head_of(model)
         self._head = next((n for n, m in model.named_modules() if m is head), None)
@@ -193,6 +196,11 @@ class Places:
     def place(self, module: str) -> Place:
         layer = self._layer(module)
         return self._layers[layer] if layer else (module, -1)
+
+    def name_of_all(self, module: str) -> str:
+        """As the module is called in the model with all its layers."""
+        layer = self._layer(module)
+        return self._of_all[layer] + module[len(layer) :] if layer else module
 
     def term(self, module: str) -> str | None:
         """Of what a forward pass leaves behind in a module; None for the output head."""
@@ -259,17 +267,19 @@ def find_peaks(
     ends = np.array([last if a.end is None else a.end for a in allocations])
     sizes = np.array([allocation.bytes for allocation in allocations], dtype=np.float64)
     peaks = {}
-    for label, allocation in best.items():
+    for label, allocation in sorted(best.items(), key=lambda item: item[1].start):
         there = (starts <= allocation.start) & (allocation.start <= ends)
         amounts = np.bincount(numbers[there], sizes[there], minlength=len(names))
         peaks[label] = Peak(
             bytes=alive[allocation.start - 1],
             terms={n: int(a) for n, a in zip(names, amounts, strict=True) if a},
             operation=allocation.operation,
-            module=allocation.module,
+            module=places.name_of_all(allocation.module),
         )
     return peaks
 
+
+_PRODUCT = "aten.mm.default"
 
 Naming = Callable[[Allocation, Sequence[str], Places], str]
 
@@ -290,14 +300,18 @@ def name_term(allocation: Allocation, phases: Sequence[str], places: Places) -> 
     if phase == UPDATE:
         return STATES if last is None else TEMPORARY
     if phase == BACKWARD:
-        if last != BACKWARD:
+        # What a head makes in its weight's shape is cast, or added to the gradient of embeddings
+        # that share the weight.
+        if last != BACKWARD or allocation.summed or (in_head and allocation.like_parameter):
             return GRADIENTS
         return LOGITS if in_head else RECOMPUTED if allocation.recomputed else TEMPORARY
     if phase == CLIP:
         return TEMPORARY
     if in_head:
         # A head whose loss is computed with it makes its weight's gradient in the same pass.
-        return GRADIENTS if phase == FORWARD and last == UPDATE else LOGITS
+        made_with_loss = allocation.like_parameter and allocation.operation == _PRODUCT
+        kept = last == UPDATE or (made_with_loss and last in (BACKWARD, CLIP))
+        return GRADIENTS if phase == FORWARD and kept else LOGITS
     if phase == FORWARD and last != FORWARD:
         return places.term(allocation.module) or LOGITS
     return TEMPORARY

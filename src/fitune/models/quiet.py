@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 
 @contextmanager
@@ -40,15 +41,21 @@ def import_bitsandbytes() -> Any:
     bitsandbytes fetches a compiled kernel from the network, and says so on the terminal where it
     fails. Nothing may be fetched unasked, so `kernels` is out of its sight meanwhile; it then takes
     its own kernel. To be called before whatever else imports it, as PEFT does.
+
+    It also asks torch to compile four functions, which loads torch's compiler: a third of all the
+    time that imports take. They are for devices other than CPUs and NVIDIA's, whose kernels are of
+    another make, so that they stay as they are written.
     """
     if "bitsandbytes" in sys.modules or importlib.util.find_spec("bitsandbytes") is None:
         return sys.modules.get("bitsandbytes")
+    import torch
+
     voice = python_logging.getLogger("bitsandbytes")
     level, kernels = voice.level, sys.modules.get("kernels", ...)
     voice.setLevel(python_logging.ERROR)
     sys.modules["kernels"] = None  # type: ignore[assignment]  # how Python spells "not there"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mock.patch.object(torch, "compile", _as_written):
             warnings.simplefilter("ignore")
             return importlib.import_module("bitsandbytes")
     finally:
@@ -57,3 +64,8 @@ def import_bitsandbytes() -> Any:
             del sys.modules["kernels"]
         else:
             sys.modules["kernels"] = kernels
+
+
+def _as_written(function: Any = None, **_: Any) -> Any:
+    """`torch.compile` that compiles nothing."""
+    return _as_written if function is None else function

@@ -314,13 +314,19 @@ body {{ margin: 0 auto; padding: 32px 24px 64px; max-width: 1120px; background: 
 h1 {{ font-size: 1.4rem; margin: 0 0 4px; overflow-wrap: anywhere; }}
 p {{ color: var(--muted); margin: 0 0 20px; }}
 .drawing {{ overflow-x: auto; }}
-svg {{ display: block; width: 100%; min-width: 720px; height: auto; }}
+svg {{ display: block; width: 100%; min-width: 860px; height: auto; }}
 svg > text.bold:first-of-type {{ display: none; }}
 table {{ border-collapse: collapse; margin-top: 24px; }}
 th, td {{ text-align: right; white-space: nowrap; padding: 4px 16px 4px 0;
   border-bottom: 1px solid var(--line); }}
 th:first-child, td:first-child {{ text-align: left; }}
 tfoot td {{ font-weight: 600; border-bottom: 0; }}
+@media (max-width: 560px) {{
+  body {{ padding: 20px 16px 40px; }}
+  table {{ width: 100%; }}
+  td:first-child {{ white-space: normal; overflow-wrap: anywhere; }}
+  th:last-child, td:last-child {{ display: none; }}
+}}
 </style>
 <h1>{title}</h1>
 <p>{subtitle}</p>
