@@ -1,7 +1,8 @@
 """What the plan says fits, fits: random ways of training under hard limits of memory.
 
-    ./run bench fit                     30 cases (about half an hour)
-    ./run bench fit --count 3 --seed 9  others
+    ./run bench fit                     30 cases (one to two hours on one core)
+    ./run bench fit --keep              go on: cases that fit.json holds are not run again
+    ./run bench fit --count 3 --seed 9  others, which are printed only
 
 Each case is a model, a method, an optimizer, a length of rows and a budget. fitune plans the
 largest micro-batch. Then two real optimizer steps and an evaluation run with that many rows in a
@@ -9,7 +10,7 @@ process of its own, whose memory the kernel limits to the budget (RLIMIT_DATA, a
 process had after its imports); then with one row more, to see whether the plan was timid. What the
 first refused number of rows really needs is measured without a limit.
 
-Writes memory/fit.json and memory/FIT.md.
+Writes memory/fit.json after each case, and memory/FIT.md at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.memory.cases import MIB, Outcome, cases, outcome
+from benchmarks.memory.cases import MIB, Case, Outcome, cases, outcome
+
+RESULTS = Path(__file__).parent / "memory" / "fit.json"
 
 MOST = 64
 """Rows: beyond, a case says nothing of memory."""
@@ -39,20 +42,36 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args(arguments)
-    outcomes = []
+    published = (options.count, options.seed) == (30, 0)
+    before = _read(RESULTS) if published and options.keep else []
+    outcomes: list[Outcome] = []
     for number, case in enumerate(cases(options.count, options.seed), start=1):
-        outcomes.append(outcome(case, MOST))
+        known = next((each for each in before if each.case == case), None)
+        outcomes.append(known or outcome(case, MOST))
         print(f"{number:3}/{options.count} {_row(outcomes[-1])}", flush=True)
+        if published:
+            _write(RESULTS, outcomes)
     text = _page(outcomes)
     print(text)
-    if (options.count, options.seed) == (30, 0):
-        folder = Path(__file__).parent / "memory"
-        facts = [{**asdict(each), "broken": broken(each)} for each in outcomes]
-        written = json.dumps(facts, indent=1, ensure_ascii=False)
-        (folder / "fit.json").write_text(written + "\n", "utf-8")
-        (folder / "FIT.md").write_text(text, "utf-8")
+    if published:
+        RESULTS.with_name("FIT.md").write_text(text, "utf-8")
     return int(any(broken(each) for each in outcomes))
+
+
+def _read(path: Path) -> list[Outcome]:
+    facts = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    made = []
+    for fact in facts:
+        fact.pop("broken")
+        made.append(Outcome(**{**fact, "case": Case(**fact["case"])}))
+    return made
+
+
+def _write(path: Path, outcomes: Sequence[Outcome]) -> None:
+    facts = [{**asdict(each), "broken": broken(each)} for each in outcomes]
+    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def broken(found: Outcome) -> str:
