@@ -2,10 +2,13 @@
 
     ./run bench engine FOLDER [--rounds 5] [--only NAME …] [--peers PYTHON]
 
-FOLDER is rasbt_instruct or gsm8k as published (benchmarks/engine/rounds.py). SmolLM2-135M, LoRA of
-rank 16 on all linear layers, batches of 8 rows, the same rows for all. Every contender is a process
-of its own that stays; they take turns, a round of 8 optimizer steps each, so that what else the
-machine does meets all of them. The first round warms up and does not count.
+FOLDER is rasbt_instruct, gsm8k or banking77 as published (benchmarks/engine/rounds.py). For the
+first two: SmolLM2-135M, LoRA of rank 16 on all linear layers, rounds of 8 batches of 8 rows; for
+banking77: all of MiniLM, rounds of 32 batches of 32. The same rows for all. Every contender is a
+process of its own that stays; they take turns, a round each, so that what else the machine does
+meets all of them. The first round warms up and does not count. "Of the matrix limit": FLOPs that
+the rows need (fitune.training.flops; padding and recomputation do not count), against the fastest
+bf16 product that is measured between the rounds.
 
 The peers run in an environment of their own, with the versions in engine/peers.txt; without
 --peers it is made in a temporary folder. Writes results/engine-NAME.json.
@@ -19,30 +22,82 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.engine.rounds import write_rounds  # noqa: E402
-from benchmarks.engine.with_trainer import CONTENDERS as PEERS  # noqa: E402
+from benchmarks.engine import encoder_with_trainer, with_trainer  # noqa: E402
+from benchmarks.engine.needed import classify_flops_per_token, flops_per_token  # noqa: E402
+from benchmarks.engine.rounds import write_classify_rounds, write_rounds  # noqa: E402
 
+from fitune.config import Finetuned  # noqa: E402
 from fitune.hardware import this_machine  # noqa: E402
 from fitune.models.source import resolve_source  # noqa: E402
 
-# contender → fitune's options that differ from its defaults
-OURS: dict[str, dict[str, Any]] = {
-    "fitune": {},
-    "fitune, packing only": {"fused": False},
-    "fitune, kernels only": {"packing": False},
-    "fitune, neither": {"packing": False, "fused": False},
-    "fitune fp32": {"dtype": "fp32"},
-}
+
+@dataclass(frozen=True)
+class Contest:
+    """Who trains what.
+
+    Attributes:
+        model: of the catalogue.
+        method: of fine-tuning.
+        ours: contender → fitune's options that differ from its defaults.
+        peers: the contenders that `peer` knows.
+        own, peer: the scripts (in engine/) that train with fitune, and with others.
+        rounds: writes the rows.
+        needed: FLOPs of a token.
+        shapes: of the model's matrix products.
+    """
+
+    model: str
+    method: str
+    ours: dict[str, dict[str, Any]]
+    peers: tuple[str, ...]
+    own: str
+    peer: str
+    rounds: Callable[[Path, int, Path], None]
+    needed: Callable[[Path, Finetuned], float]
+    shapes: tuple[tuple[int, int, int], ...]
+
+
+DECODER = Contest(
+    model="smollm2-135m",
+    method="lora",
+    ours={
+        "fitune": {},
+        "fitune, packing only": {"fused": False},
+        "fitune, kernels only": {"packing": False},
+        "fitune, neither": {"packing": False, "fused": False},
+        "fitune fp32": {"dtype": "fp32"},
+    },
+    peers=tuple(with_trainer.CONTENDERS),
+    own="with_fitune",
+    peer="with_trainer",
+    rounds=write_rounds,
+    needed=flops_per_token,
+    shapes=((1024, 576, 3072), (1024, 1536, 576), (1024, 576, 960)),
+)
+
+ENCODER = Contest(
+    model="minilm-l6",
+    method="full",
+    ours={"fitune": {}, "fitune fp32": {"dtype": "fp32"}},
+    peers=tuple(encoder_with_trainer.CONTENDERS),
+    own="encoder_with_fitune",
+    peer="encoder_with_trainer",
+    rounds=write_classify_rounds,
+    needed=classify_flops_per_token,
+    shapes=((1024, 384, 1536), (1024, 1536, 384), (1024, 384, 384)),
+)
+
+CONTESTS = {"rasbt_instruct": DECODER, "gsm8k": DECODER, "banking77": ENCODER}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,23 +106,24 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", default=[*OURS, *PEERS], metavar="NAME")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--peers", type=Path, metavar="PYTHON")
     options = parser.parse_args(arguments)
+    contest = CONTESTS[options.folder.name]
     with tempfile.TemporaryDirectory() as scratch:
         rows = Path(scratch) / "rounds.json"
-        write_rounds(options.folder, options.rounds + 1, rows)
+        contest.rounds(options.folder, options.rounds + 1, rows)
+        needed = contest.needed(rows, Finetuned(method=contest.method))
         python = options.peers or _peers_environment(Path(scratch) / "peers")
-        model = resolve_source("smollm2-135m").location
         contenders = {
-            name: _start(name, rows, python, model)
-            for name in [*OURS, *PEERS]
-            if name in options.only
+            name: _start(contest, name, rows, python)
+            for name in [*contest.ours, *contest.peers]
+            if name in (options.only or [name])
         }
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
         limits = []
         for number in range(options.rounds + 1):
-            limits.append(matrix_limit())
+            limits.append(_limit(contest))
             for name, process in contenders.items():
                 found = _turn(process)
                 if number:
@@ -78,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
                 )
         for process in contenders.values():
             process.terminate()
-    facts = _facts(rounds, statistics.median(limits))
+    facts = _facts(rounds, statistics.median(limits), needed)
     print(_table(facts))
     path = HERE / "results" / f"engine-{options.folder.name}.json"
     path.parent.mkdir(exist_ok=True)
@@ -93,12 +149,14 @@ def _peers_environment(folder: Path) -> Path:
     return python
 
 
-def _start(name: str, rows: Path, python: Path, model: str) -> subprocess.Popen[str]:
-    if name in OURS:
-        words = [f"{key}={json.dumps(value)}" for key, value in OURS[name].items()]
-        command = [sys.executable, "-m", "benchmarks.engine.with_fitune", str(rows), *words]
+def _start(contest: Contest, name: str, rows: Path, python: Path) -> subprocess.Popen[str]:
+    if name in contest.ours:
+        words = [f"{key}={json.dumps(value)}" for key, value in contest.ours[name].items()]
+        command = [sys.executable, "-m", f"benchmarks.engine.{contest.own}", str(rows), *words]
     else:
-        command = [str(python), str(HERE / "engine" / "with_trainer.py"), name, str(rows), model]
+        script = HERE / "engine" / f"{contest.peer}.py"
+        model = resolve_source(contest.model).location
+        command = [str(python), str(script), name, str(rows), model]
     return subprocess.Popen(
         command,
         cwd=HERE.parent,
@@ -119,53 +177,57 @@ def _turn(process: subprocess.Popen[str]) -> dict[str, float]:
     raise SystemExit(f"a contender ended before its round did: {process.args}")
 
 
-def matrix_limit() -> float:
-    """FLOP/s of bf16 products of this model's shapes, 1,024 rows: the best of several, since the
-    machine's limit is meant and not what else it does."""
+def _limit(contest: Contest) -> float:
+    """FLOP/s of bf16 products of the model's shapes, 1,024 rows."""
     import torch
 
-    best = 0.0
-    for inputs, outputs in ((576, 3072), (1536, 576), (576, 960)):
-        left = torch.randn(1024, inputs).bfloat16()
-        right = torch.randn(outputs, inputs).bfloat16()
-        for _ in range(20):
-            started = time.perf_counter()
-            for _ in range(5):
-                torch.mm(left, right.T)
-            seconds = (time.perf_counter() - started) / 5
-            best = max(best, 2 * 1024 * inputs * outputs / seconds)
-    return best
+    from fitune.training.matrix_limit import matrix_limit
+
+    return matrix_limit(torch.bfloat16, shapes=contest.shapes).flops_per_second
 
 
-def _facts(rounds: dict[str, list[dict[str, float]]], limit: float) -> dict[str, Any]:
+def _facts(
+    rounds: dict[str, list[dict[str, float]]], limit: float, needed: float
+) -> dict[str, Any]:
     machine = this_machine()
     table = {}
     for name, each in rounds.items():
         speeds = [one["tokens"] / one["seconds"] for one in each]
+        speed = statistics.median(speeds)
         table[name] = {
-            "tokens_per_second": statistics.median(speeds),
+            "tokens_per_second": speed,
+            "utilisation": speed * needed / limit,
             "lowest": min(speeds),
             "highest": max(speeds),
             "losses": [one["loss"] for one in each],
             "peak_bytes": max(one["peak_bytes"] for one in each),
         }
-    return {"cores": machine.cores, "cpu": machine.cpu, "matrix_limit": limit, "table": table}
+    return {
+        "cores": machine.cores,
+        "cpu": machine.cpu,
+        "matrix_limit": limit,
+        "flops_per_token": needed,
+        "table": table,
+    }
 
 
 def _table(facts: dict[str, Any]) -> str:
     ours = facts["table"].get("fitune", {}).get("tokens_per_second")
     lines = [
         f"bf16 matrix products, {facts['cores']} cores of {facts['cpu']}: "
-        f"{facts['matrix_limit'] / 1e9:,.0f} GFLOP/s",
+        f"{facts['matrix_limit'] / 1e9:,.0f} GFLOP/s; a token needs "
+        f"{facts['flops_per_token'] / 1e6:,.0f} MFLOP",
         "",
-        "| | tokens/s | lowest–highest | fitune is | loss of the last round | peak, MiB |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| | tokens/s | lowest–highest | fitune is | of the matrix limit | loss of the last round "
+        "| peak, MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in facts["table"].items():
         times = f"{ours / row['tokens_per_second']:.2f} ×" if ours else ""
         lines.append(
             f"| {name} | {row['tokens_per_second']:.0f} | {row['lowest']:.0f}–{row['highest']:.0f} "
-            f"| {times} | {row['losses'][-1]:.3f} | {row['peak_bytes'] / 2**20:,.0f} |"
+            f"| {times} | {row['utilisation']:.0%} | {row['losses'][-1]:.3f} "
+            f"| {row['peak_bytes'] / 2**20:,.0f} |"
         )
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ nothing of fitune for it.
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -17,6 +18,10 @@ STEPS = 8
 """Optimizer steps of a round."""
 
 MAX_LENGTH = 1024
+
+CLASSIFY_BATCH = 32
+CLASSIFY_STEPS = 32
+"""As `BATCH` and `STEPS`, for an encoder and rows of some fifteen tokens."""
 
 
 def read_rasbt(folder: Path) -> list[tuple[str, str]]:
@@ -61,3 +66,27 @@ def write_rounds(data: Path, rounds: int, path: Path) -> None:
     size = STEPS * BATCH
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     path.write_text(json.dumps({"pad": tokenizer.pad_token_id, "rounds": parts}))
+
+
+def write_classify_rounds(data: Path, rounds: int, path: Path) -> None:
+    """As `write_rounds`, of banking77: rows are ``{"input_ids", "label"}``, and ``labels`` names
+    them."""
+    from fitune.data.rows import Row
+    from fitune.data.template import TextTemplate
+    from fitune.models.load import load_tokenizer
+    from fitune.models.source import resolve_source
+
+    tokenizer = load_tokenizer(resolve_source("minilm-l6"))
+    template = TextTemplate(tokenizer)
+    with (data / "train.csv").open(encoding="utf-8", newline="") as file:
+        records = [(record["text"], record["category"]) for record in csv.DictReader(file)]
+    labels = sorted({label for _, label in records})
+    random.Random(0).shuffle(records)
+    size = CLASSIFY_STEPS * CLASSIFY_BATCH
+    rows = [
+        {"input_ids": list(template.encode(Row(text)).tokens), "label": labels.index(label)}
+        for text, label in records[: rounds * size]
+    ]
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    written = {"pad": tokenizer.pad_token_id, "labels": labels, "rounds": parts}
+    path.write_text(json.dumps(written))
