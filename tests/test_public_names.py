@@ -5,6 +5,7 @@ from __future__ import annotations
 import fitune
 
 NAMES = [
+    "Callback",
     "ConfigError",
     "DataError",
     "FituneError",
@@ -22,6 +23,7 @@ NAMES = [
     "ladder",
     "load",
     "plan",
+    "profile",
     "tune",
 ]
 

@@ -14,6 +14,7 @@ from fitune.data.rows import Row
 from fitune.data.template import ChatTemplate, Encoded
 from fitune.models.load import load_decoder, load_tokenizer
 from fitune.models.source import resolve_source
+from fitune.training.callbacks import Callback
 from fitune.training.kernels.fused import fused_layers
 from fitune.training.loop import Settings, Trained, Validation, train
 from fitune.training.methods import METHODS, trainable_parameters
@@ -118,6 +119,7 @@ class Kit:
         notices: list[str] | None = None,
         fingerprint: str = "same",
         validate_before: bool = False,
+        callback: Callback | None = None,
     ) -> Trained:
         with self.fused():
             return train(
@@ -139,6 +141,7 @@ class Kit:
                 progress=lambda label, done, total: None,
                 notice=(notices if notices is not None else []).append,
                 stop_requested=stop_requested,
+                callback=callback,
             )
 
     def validation(self) -> Validation:

@@ -23,12 +23,14 @@ from fitune.errors import (
 )
 
 if TYPE_CHECKING:
-    from fitune.api import check, doctor, estimate, evaluate, ladder, load, plan, tune
+    from fitune.api import check, doctor, estimate, evaluate, ladder, load, plan, profile, tune
     from fitune.config import Task
+    from fitune.training.callbacks import Callback
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Callback": "fitune.training.callbacks",
     "Task": "fitune.config",
     "check": "fitune.api",
     "doctor": "fitune.api",
@@ -37,10 +39,12 @@ _LAZY = {
     "ladder": "fitune.api",
     "load": "fitune.api",
     "plan": "fitune.api",
+    "profile": "fitune.api",
     "tune": "fitune.api",
 }
 
 __all__ = [
+    "Callback",
     "ConfigError",
     "DataError",
     "FituneError",
@@ -58,6 +62,7 @@ __all__ = [
     "ladder",
     "load",
     "plan",
+    "profile",
     "tune",
 ]
 

@@ -17,12 +17,13 @@ from fitune.config import Task
 from fitune.data.load import load_rows, load_splits
 from fitune.data.rows import Rows, Splits
 from fitune.entries import ladder_entries, make_work, resolve_metric
-from fitune.errors import ConfigError, DataError, FituneError, Interrupted, RunError
+from fitune.errors import ConfigError, DataError, FituneError, Interrupted
 from fitune.estimating import answer
 from fitune.evaluation.significance import interval
 from fitune.ladder.climb import Climb, Entry, Watching, climb, further_metrics, naming
 from fitune.ladder.rung import Rung
 from fitune.machine import diagnose, environment
+from fitune.profiling import profile_entry
 from fitune.questions import Question
 from fitune.report.write import write_report
 from fitune.results import (
@@ -32,12 +33,15 @@ from fitune.results import (
     EvaluateResult,
     FittingModels,
     LadderResult,
+    ProfileResult,
     TuneResult,
 )
-from fitune.runs import Run, create_run, explain_damage, locked, open_run, write_json
-from fitune.saved import SavedModel, read_task
+from fitune.resuming import go_on, resumed
+from fitune.runs import Run, create_run, locked, write_json
+from fitune.saved import SavedModel
 from fitune.signals import StopRequest
 from fitune.taskfile import load_task
+from fitune.training.callbacks import Callback, check_callbacks
 
 
 class Silent:
@@ -101,18 +105,45 @@ def tune(
     overrides: Sequence[str] = (),
     rung: str | None = None,
     resume: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
     on: Watching | None = None,
 ) -> TuneResult:
     """Train one fine-tuned approach of a task and answer its test rows.
 
     Args:
         rung: its name, where the task lists several.
+        callbacks: told of each step, evaluation and checkpoint: see `fitune.Callback`.
 
     Raises: as `ladder`.
+        TrainingError: a callback failed.
     """
+    told = check_callbacks(callbacks)
     resolved, entries, run = _start(task, overrides, resume, verb="tune", rung=rung)
-    made, result, notes = _climb(resolved, entries, run, on or Silent(), verb="tune")
+    made, result, notes = _climb(resolved, entries, run, on or Silent(), told, verb="tune")
     return TuneResult(made.folder, result.rungs[0], notes)
+
+
+def profile(
+    task: str | Path | Task,
+    *,
+    overrides: Sequence[str] = (),
+    rung: str | None = None,
+    steps: int = 5,
+    on: Watching | None = None,
+) -> ProfileResult:
+    """Take the first steps of what `tune` would do, and tell where their time goes.
+
+    Args:
+        rung: its name, where the task lists several.
+        steps: that are measured.
+
+    Raises:
+        FituneError: any user mistake, in one sentence.
+    """
+    resolved, (entry,), _ = _start(task, overrides, None, verb="tune", rung=rung)
+    splits = _splits(resolved)
+    labels = _labels(resolved, splits)
+    return profile_entry(resolved, entry, splits, labels, steps, on or Silent())
 
 
 def plan(task: str | Path | Task, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -280,7 +311,8 @@ def _start(
     """The task, its entries, and the run to go on with."""
     run = None
     if resume is not None:
-        run, resolved, rung = _resumed(Path(resume), task, overrides, verb, rung)
+        given = None if task is None else _task(task, overrides)
+        run, resolved, rung = resumed(Path(resume), given, overrides, verb, rung)
     elif task is None:
         raise ConfigError("there is no task", fix="give a task file, or a run to resume")
     else:
@@ -288,42 +320,6 @@ def _start(
     resolve_metric(resolved)
     entries = ladder_entries(resolved)
     return resolved, [_tuned(entries, rung)] if verb == "tune" else entries, run
-
-
-def _resumed(
-    folder: Path,
-    task: str | Path | Task | None,
-    overrides: Sequence[str],
-    verb: str,
-    rung: str | None,
-) -> tuple[Run, Task, str | None]:
-    """A run to go on with, its task, and the rung that it tunes; all as they were at its start."""
-    if overrides:
-        raise ConfigError(
-            "overrides cannot change a run that has begun",
-            fix="leave out --set, or start a new run",
-        )
-    run = open_run(folder)
-    resolved = read_task(run)
-    if task is not None and _task(task, ()) != resolved:
-        raise RunError(
-            f"the task given differs from the one that run '{folder}' was started with",
-            fix="leave the task out, or start a new run",
-        )
-    with explain_damage(folder / "verb.json"):
-        started = run.read("verb.json")
-        its_verb, its_rung = str(started["verb"]), started["rung"]
-    if its_verb != verb:
-        raise RunError(
-            f"the run '{folder}' was started by fitune {its_verb}, not by fitune {verb}",
-            fix=f"go on with `fitune {its_verb} --resume {folder}`",
-        )
-    if rung not in (None, its_rung):
-        raise RunError(
-            f"the run '{folder}' tunes '{its_rung}', not '{rung}'",
-            fix="leave out --rung, or start a new run",
-        )
-    return run, resolved, its_rung
 
 
 def _tuned(entries: list[Entry], rung: str | None) -> Entry:
@@ -345,7 +341,13 @@ def _tuned(entries: list[Entry], rung: str | None) -> Entry:
 
 
 def _climb(
-    task: Task, entries: list[Entry], run: Run | None, on: Watching, *, verb: str
+    task: Task,
+    entries: list[Entry],
+    run: Run | None,
+    on: Watching,
+    callbacks: tuple[Callback, ...] = (),
+    *,
+    verb: str,
 ) -> tuple[Run, Climb, tuple[str, ...]]:
     """Read the rows, make the run unless there is one, and climb in it."""
     with StopRequest() as stop:
@@ -363,12 +365,12 @@ def _climb(
                 if new:
                     _record(run, task, verb, entries, _data_record(splits, labels))
                 else:
-                    _refuse_other_rows(run, splits)
-                result = _climb_in(run, task, entries, splits, labels, stop, on)
+                    go_on(run, task, splits)
+                result = _climb_in(run, task, entries, splits, labels, stop, on, callbacks)
             except (Interrupted, KeyboardInterrupt) as error:
                 _report_unfinished(run)
-                go_on = f"fitune {verb} --resume {shlex.quote(str(run.folder))}"
-                raise Interrupted(go_on) from error
+                command = f"fitune {verb} --resume {shlex.quote(str(run.folder))}"
+                raise Interrupted(command) from error
             except FituneError:
                 if new and not any(path.is_file() for path in run.folder.glob("rungs/**/*")):
                     shutil.rmtree(run.folder, ignore_errors=True)  # nothing was learned yet
@@ -387,6 +389,7 @@ def _climb_in(
     labels: tuple[str, ...],
     stop: StopRequest,
     on: Watching,
+    callbacks: tuple[Callback, ...],
 ) -> Climb:
     metric = resolve_metric(task)
     return climb(
@@ -403,6 +406,7 @@ def _climb_in(
             progress=progress,
             notice=notice,
             stop_requested=lambda: stop.requested,
+            callbacks=callbacks,
         ),
         stop_requested=lambda: stop.requested,
         on=on,
@@ -416,17 +420,6 @@ def _record(run: Run, task: Task, verb: str, entries: list[Entry], data: dict[st
     write_json(run.folder / "verb.json", {"verb": verb, "rung": rung})
     # Last: a folder counts as a run once its task is there.
     write_json(run.folder / "task.json", task.model_dump(mode="json"))
-
-
-def _refuse_other_rows(run: Run, splits: Splits) -> None:
-    with explain_damage(run.folder / "data.json"):
-        known = run.read("data.json")["hash"]
-    if known != splits.content_hash:
-        raise RunError(
-            f"the rows changed since run '{run.folder}' was started, so its rungs could not be "
-            "compared",
-            fix="restore the data files, or start a new run",
-        )
 
 
 def _report_unfinished(run: Run) -> None:

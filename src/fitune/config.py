@@ -125,6 +125,11 @@ class FewShot(ApproachConfig):
     max_length: Positive | None = Field(None, description="Tokens of prompt and answer together.")
 
 
+MAY_CHANGE = ("micro_batch_tokens", "checkpoint_steps")
+"""How much of a batch is computed at once and how often it is saved: a run that goes on may have
+these otherwise than it began."""
+
+
 class Finetuned(ApproachConfig):
     """A model whose weights, or an adapter beside them, learn from the training rows."""
 
@@ -258,6 +263,11 @@ class Finetuned(ApproachConfig):
         description="Norms, gated layers, adapters and the output head with its loss are computed "
         "by fitune's kernels, where they fit the model. The same update up to rounding.",
     )
+    trunk_cache: bool = Field(
+        True,
+        description="Where only the head or the highest layers of a classifier train, what the "
+        "layers below make of a row is computed once and kept. The same update up to rounding.",
+    )
     max_length: Positive | None = Field(None, description="Tokens per row.")
     patience: Positive = Field(3, description="Evaluations without improvement before stopping.")
     evaluations_per_epoch: Positive = Field(1, description="On the validation rows.")
@@ -330,6 +340,11 @@ class Task(Strict):
     chat_template: str = Field(
         "auto",
         description="`auto` (the tokenizer's, else fitune's), `default` or a Jinja file.",
+    )
+    track: tuple[str, ...] = Field(
+        (),
+        description="Where records of fine-tuning go besides `metrics.jsonl`: `tensorboard`, "
+        "`wandb` (offline), `mlflow`, `trackio` or `package.module:Class`.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Of everything random but the split.")
     device: Literal["auto", "cpu", "cuda"] = Field(

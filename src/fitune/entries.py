@@ -24,8 +24,10 @@ from fitune.models.source import resolve_source
 from fitune.names import import_object, lookup
 from fitune.quantization.weights import require_bitsandbytes
 from fitune.runs import Run, explain_damage
+from fitune.training.callbacks import Callback
 from fitune.training.methods import METHODS
 from fitune.training.optim import EIGHT_BIT, OPTIMIZERS, require_device
+from fitune.training.sinks import make_sinks
 
 _PARTS_OF_APPROACH = ("fit", "predict", "cost", "options", "save", "load")
 
@@ -74,8 +76,10 @@ def ladder_entries(task: Task) -> list[Entry]:
     Raises:
         ConfigError: an unknown or doubled name, an option that contradicts another, or an approach
             that is not for the kind of task.
+        MissingExtraError: a package is not installed.
         ModelError: a model is not there.
     """
+    make_sinks(task.track)
     ranked: list[tuple[tuple[int, int], Entry]] = []
     approaches = task.approaches or STANDARD[task.kind]
     for options, name in zip(approaches, _names(approaches), strict=True):
@@ -211,6 +215,7 @@ def make_work(
     progress: Progress,
     notice: Callable[[str], None],
     stop_requested: Callable[[], bool],
+    callbacks: tuple[Callback, ...] = (),
 ) -> Work:
     """What an approach is given, with what this machine has.
 
@@ -232,6 +237,7 @@ def make_work(
         dtype="bf16" if native else "fp32",
         memory_bytes=gpus[0].memory_free if device == "cuda" else machine.memory_available,
         stop_requested=stop_requested,
+        callbacks=callbacks,
     )
 
 

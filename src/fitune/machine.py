@@ -40,6 +40,17 @@ def environment() -> dict[str, Any]:
     }
 
 
+def processor(device: str) -> str:
+    """What computes, in words: ``"2 threads on AMD EPYC"``, or the GPU's name."""
+    import torch
+
+    machine = this_machine(load_torch=True)
+    if device == "cuda" and machine.gpus:
+        return machine.gpus[0].name
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads > 1 else ''} on {machine.cpu}"
+
+
 def extras() -> tuple[Extra, ...]:
     """Every extra that fitune's own metadata declares, and whether all its packages are there."""
     metadata = importlib.metadata.metadata("fitune")

@@ -22,6 +22,7 @@ from fitune.memory.roofline import Roofline
 from fitune.memory.trial import Trial
 from fitune.memory.truth import TrueRow
 from fitune.training.precision import LOW_RANK
+from fitune.training.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,28 @@ class TuneResult:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "run": str(self.run)}
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """Where the time of the first steps of a training goes.
+
+    Attributes:
+        rung, model: as in the task file.
+        options: of the approach, every one with its value.
+        device: what computed, in words.
+        profile: what was measured.
+    """
+
+    rung: str
+    model: str
+    options: dict[str, Any]
+    device: str
+    profile: Profile
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "profile": self.profile.to_json()}
 
 
 @dataclass(frozen=True)

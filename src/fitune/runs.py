@@ -7,8 +7,7 @@
       data.json           counts, labels, notes and hash of the splits
       rows.test.jsonl     the rows every approach answered
       rungs/<name>/       options.json · metrics.jsonl · predictions.jsonl · rung.json · model/;
-                          checkpoints/ until the rung is finished ·
-                          checkpoints/
+                          checkpoints/ until the rung is finished
       ladder.json         status, the rungs' order, the recommendation
       report.html
 
@@ -21,6 +20,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -227,20 +227,20 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
+            for path in (partial, *partial.rglob("*")):  # a folder's names need it as well
+                _sync(path)
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
-            sync_folder(folder.parent)
+            _sync(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make what a file holds, or which names a folder does, survive a power cut."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and writes names by itself
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -250,6 +250,10 @@ def sync_folder(folder: Path) -> None:
 _ADVICE = {
     errno.ENOSPC: ("the disk is full", "free some space there, then go on with --resume"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, then go on with --resume"),
+    errno.EFBIG: (
+        "the file would be larger than this process may write",
+        "raise the limit (ulimit -f), then go on with --resume",
+    ),
     errno.EACCES: ("permission is denied", "change its permissions, or set `output` elsewhere"),
     errno.EROFS: ("the file system is read-only", "set `output` to a folder that can be written"),
     errno.ENOTDIR: ("a file stands where a folder should be", "move it, or set `output` elsewhere"),
@@ -267,13 +271,16 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, fix = _ADVICE.get(
-            error.errno or 0, (error.strerror or str(error), "check the disk and the folder")
-        )
-        raise ResourceError(f"'{path}' cannot be written: {what}", fix=fix) from error
+        raise _refusal(path, error.errno or 0, error.strerror or str(error)) from error
     except Exception as error:
-        # safetensors reports a full disk through an exception of its own, without an errno.
-        if type(error).__name__ == "SafetensorError" and "os error 28" in str(error):
-            what, fix = _ADVICE[errno.ENOSPC]
-            raise ResourceError(f"'{path}' cannot be written: {what}", fix=fix) from error
-        raise
+        # safetensors and tokenizers report it through exceptions of their own, without an errno.
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        if said is None or isinstance(error, FituneError):
+            raise
+        number = int(said[1])
+        raise _refusal(path, number, os.strerror(number)) from error
+
+
+def _refusal(path: Path, number: int, said: str) -> ResourceError:
+    what, fix = _ADVICE.get(number, (said, "check the disk and the folder"))
+    return ResourceError(f"'{path}' cannot be written: {what}", fix=fix)

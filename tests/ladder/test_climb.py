@@ -18,7 +18,7 @@ from fitune.config import Task
 from fitune.data.rows import Row, Rows, Splits
 from fitune.errors import ConfigError, Interrupted, RunError
 from fitune.evaluation.metrics import METRICS
-from fitune.ladder.climb import Entry, _capped, climb
+from fitune.ladder.climb import Entry, capped, climb
 from fitune.runs import Run
 
 TASK = Task(kind="classify", data={"train": "rows.csv"})
@@ -239,7 +239,7 @@ def test_capped_rows_keep_every_label_whatever_their_order(
     labels: list[str], most: int, order: Any
 ) -> None:
     given_rows = [Row(f"text {i}", label) for i, label in enumerate(labels)]
-    kept = _capped(Rows(tuple(given_rows)), most) if most < len(labels) else None
+    kept = capped(Rows(tuple(given_rows)), most) if most < len(labels) else None
     if kept is None:
         return
     assert len(kept) == most
@@ -250,4 +250,4 @@ def test_capped_rows_keep_every_label_whatever_their_order(
         for label, count in Counter(kept.answers).items():
             assert count <= max(1, shares[label] * most / len(labels) + 1)
     order.shuffle(given_rows)
-    assert set(_capped(Rows(tuple(given_rows)), most)) == set(kept)
+    assert set(capped(Rows(tuple(given_rows)), most)) == set(kept)

@@ -182,18 +182,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 ELSEWHERE = {
     "Task.device",
+    "Task.track",
     "Task.download",
     "Task.trust_remote_code",
     "Finetuned.checkpointing",
     "Finetuned.adapter",
     "Finetuned.packing",
     "Finetuned.fused",
+    "Finetuned.trunk_cache",
 }
 """These depend on, or change, what is outside the outcome; each has a test of its own below."""
 
 PLUG = """
 from fitune.approaches.base import Cost, Prediction
 from fitune.runs import write_json
+from fitune.training.callbacks import Callback
 
 
 class Constant:
@@ -225,6 +228,15 @@ class Constant:
 
 class Other(Constant):
     answer = "change"
+
+
+class Sink(Callback):
+    heard = []
+
+    def on_step(self, record):
+        self.heard.append(record)
+
+    on_evaluate = on_step
 """
 
 
@@ -334,6 +346,7 @@ def ladder(
     models = {"ENCODER": tiny_encoder, "DECODER": tiny_decoder, "BASE": tiny_base_decoder}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
         yield Ladder(folder, models)
 
 
@@ -426,6 +439,30 @@ def test_what_makes_training_fast(
     assert found["figures"] == without["figures"]
 
 
+def test_trunk_cache(ladder: Ladder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must change nothing but how often frozen layers are computed."""
+    from transformers.models.bert.modeling_bert import BertLayer
+
+    calls = [0]
+    computed = BertLayer.forward
+
+    def count(layer: Any, *arguments: Any, **options: Any) -> Any:
+        calls[0] += not any(parameter.requires_grad for parameter in layer.parameters())
+        return computed(layer, *arguments, **options)
+
+    monkeypatch.setattr(BertLayer, "forward", count)
+    task = {"method": "freeze", "freeze_layers": 1, "epochs": 4}
+    rungs, frozen = [], []
+    for wanted in (True, False):
+        calls[0] = 0
+        rungs.append(ladder.outcome(tuned(**task, trunk_cache=wanted))["rungs"][0])
+        frozen.append(calls[0])
+    assert frozen[0] < frozen[1] / 2
+    losses = [[record["loss"] for record in rung["records"]] for rung in rungs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert rungs[0]["figures"] == rungs[1]["figures"]
+
+
 def test_adapter(ladder: Ladder, tmp_path: Path) -> None:
     """Training goes on from the adapter of another run."""
     before = ladder.outcome(tuned(model="DECODER", method="lora"))
@@ -435,6 +472,19 @@ def test_adapter(ladder: Ladder, tmp_path: Path) -> None:
     assert "error" not in after
     losses = [o["rungs"][0]["records"][0]["loss"] for o in (before, after)]
     assert losses[1] < losses[0]
+
+
+def test_track(ladder: Ladder) -> None:
+    """A sink of one's own hears the records that metrics.jsonl holds."""
+    from plug import Sink  # type: ignore[import-not-found]  # written by the fixture
+
+    task = tuned(epochs=1)
+    assert Sink.heard == []
+    before = ladder.outcome(task)
+    after = ladder.outcome({**task, "track": ["plug:Sink"]})
+    records = after["rungs"][0]["records"]
+    assert [{**record, "seconds": 0} for record in Sink.heard] == records
+    assert records == before["rungs"][0]["records"]
 
 
 def test_download(ladder: Ladder) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from fitune.errors import Interrupted
 from fitune.training.average import Average
-from fitune.training.checkpoint import load_parameters
+from fitune.training.checkpoint import load_best
 from fitune.training.loop import Validation
 from fitune.training.methods import trainable_parameters
 from training_kit import Kit
@@ -71,8 +71,8 @@ def test_the_average_is_validated_and_kept(kit: Callable[..., Kit], tmp_path: Pa
         seen.append({n: p.detach().clone() for n, p in trainable_parameters(made.model).items()})
         return Validation(loss=None, score=float(len(seen)))
 
-    made.train(tmp_path / "ema", validate=validate)
-    kept = load_parameters(tmp_path / "ema" / "checkpoints" / "best")
+    trained = made.train(tmp_path / "ema", validate=validate)
+    kept = load_best(tmp_path / "ema" / "checkpoints", trained.best_step)
     assert len(trail) == 7
     for name, value in expected.items():
         assert torch.equal(kept[name], seen[-1][name])

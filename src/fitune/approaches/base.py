@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fitune.config import Task
 from fitune.data.rows import Rows
+from fitune.training.callbacks import Callback
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many)."""
@@ -65,6 +66,7 @@ class Work:
         dtype: what `auto` means on this machine, `bf16` where it multiplies bf16 natively.
         memory_bytes: memory that may be used, for choosing how much is computed at once.
         stop_requested: asked between steps; True once Ctrl-C or SIGTERM arrived.
+        callbacks: the user's own, told of training.
     """
 
     task: Task
@@ -77,6 +79,7 @@ class Work:
     dtype: str
     memory_bytes: int
     stop_requested: Callable[[], bool]
+    callbacks: tuple[Callback, ...] = ()
 
 
 class Approach(Protocol):

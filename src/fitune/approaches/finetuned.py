@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ from fitune.approaches.tuners import TUNERS, with_objective
 from fitune.data.rows import Row, Rows
 from fitune.data.template import Encoded
 from fitune.errors import ConfigError, TrainingError
-from fitune.malloc import has_plenty, prepare_for_training
+from fitune.hardware import this_machine
+from fitune.malloc import FRAGMENTED, has_plenty, prepare_for_training
 from fitune.memory.estimate import estimate_training
 from fitune.memory.headroom import live_bytes
 from fitune.memory.micro_batch import micro_batch_tokens, rough_bytes
@@ -35,6 +37,7 @@ from fitune.names import lookup
 from fitune.quantization.weights import count_parameters
 from fitune.runs import read_json, write_json
 from fitune.training.attention import training_attention
+from fitune.training.callbacks import Callbacks
 from fitune.training.defaults import default_method, resolve, room_for_rows
 from fitune.training.kernels.fused import fused_layers
 from fitune.training.loop import Settings, Trained, Validation, train
@@ -48,9 +51,11 @@ from fitune.training.methods import (
 )
 from fitune.training.objectives import Objective
 from fitune.training.optim import OPTIMIZERS, parameter_groups, require_device
-from fitune.training.precision import precision
+from fitune.training.precision import Precision, precision
 from fitune.training.rates import rate_factors
+from fitune.training.sinks import make_sinks
 from fitune.training.track import MetricsFile
+from fitune.training.trunk_cache import Surroundings, trunk_kept
 
 OPTIONS = "options.json"
 """Where a rung keeps every option with its resolved default, from before its first step."""
@@ -90,6 +95,25 @@ class Tuner(Protocol):
     def save(self, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """What training is made of, besides the model.
+
+    Attributes:
+        items, validation_items: encoded rows.
+        planned: a step as the estimate sees it.
+        spare: bytes of main memory that the step leaves.
+    """
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    settings: Settings
+    items: list[Any]
+    validation_items: list[Any]
+    planned: Training
+    spare: int
 
 
 class Finetuned:
@@ -161,8 +185,40 @@ class Finetuned:
 
         Raises:
             DataError: rows too long, or nothing to learn.
-            TrainingError: diverged, or no parameter trains.
+            TrainingError: diverged, no parameter trains, or a callback failed.
             Interrupted: the work asked to stop; everything is saved.
+        """
+        work = self.work
+        ready = self.make_ready(train_rows, validation)
+        sinks = make_sinks(work.task.track)
+        with (
+            self.fast(ready),
+            self._trunk_kept(ready),
+            Callbacks(work.callbacks, sinks, work.notice) as callbacks,
+        ):
+            self.tuner.before_training(ready.validation_items)
+            self.trained = train(
+                self.tuner.model,
+                ready.objective,
+                ready.optimizer,
+                ready.settings,
+                folder=work.folder / "checkpoints",
+                metrics=MetricsFile(work.folder / "metrics.jsonl"),
+                validate=lambda: self.tuner.validate(ready.validation_items, validation),
+                progress=work.progress,
+                notice=work.notice,
+                stop_requested=work.stop_requested,
+                callback=callbacks,
+            )
+        if said := self.tuner.summary(self.trained):
+            work.notice(said)
+
+    def make_ready(self, train_rows: Rows, validation: Rows) -> Ready:
+        """Everything that training needs, with every option resolved.
+
+        Raises:
+            DataError: rows too long, or nothing to learn.
+            TrainingError: no parameter trains.
         """
         work = self.work
         options = resolve(
@@ -175,7 +231,6 @@ class Finetuned:
         )
         assert options.max_length and options.method
         assert options.learning_rate and options.head_learning_rate
-        rate, head_rate = options.learning_rate, options.head_learning_rate
         self._options = options
         self.tuner.learn_limits(train_rows)
         items, kept = self._encode(train_rows, "training", options.max_length, drop=True)
@@ -186,8 +241,11 @@ class Finetuned:
             tokens = self._micro_batch_tokens(planned, lengths)
             options = options.model_copy(update={"micro_batch_tokens": tokens})
         self._options = options
-        if work.device == "cpu":
+        spare = (
             self._prepare_memory(planned, options.micro_batch_tokens or 1)
+            if work.device == "cpu"
+            else this_machine().memory_available
+        )
         work.progress("loading", 0, 1)
         self.tuner.build(lookup(options.method or "", METHODS, "method"), options)
         work.progress("loading", 1, 1)
@@ -203,8 +261,8 @@ class Finetuned:
             parameter_groups(
                 parameters,
                 head=self.tuner.head_parameters(),
-                learning_rate=rate,
-                head_learning_rate=head_rate,
+                learning_rate=options.learning_rate or 0.0,
+                head_learning_rate=options.head_learning_rate or 0.0,
                 weight_decay=options.weight_decay,
                 factors=rate_factors(self.tuner.model, options),
             ),
@@ -216,37 +274,52 @@ class Finetuned:
             trainable_parameters=sum(p.numel() for p in parameters.values()),
             rows=len(kept),
         )
-        computed = precision(options.dtype, options.method or "", decoder=self._decodes)
+        settings = Settings(
+            options=options,
+            lengths=lengths,
+            autocast=self.computed.autocast,
+            device=work.device,
+            seed=options.seed or 0,
+            fingerprint=self._fingerprint(train_rows, validation),
+            validate_before=options.objective != "classify",
+            sources=tuple(train_rows[i].source for i in kept) if len(kept) == len(items) else (),
+        )
+        return Ready(objective, optimizer, settings, items, valid_items, planned, spare)
+
+    @property
+    def computed(self) -> Precision:
+        """In which dtypes."""
+        options = self._options
+        return precision(options.dtype, options.method or "", decoder=self._decodes)
+
+    @contextmanager
+    def fast(self, ready: Ready) -> Iterator[None]:
+        """Inside the block, the model is computed by the kernels that train fastest."""
+        model, wanted = self.tuner.model, self._options.fused
         with (
-            training_attention(self.tuner.model, longest=planned.seq, device=work.device),
-            fused_layers(self.tuner.model, computed.compute, wanted=options.fused),
+            training_attention(model, longest=ready.planned.seq, device=self.work.device),
+            fused_layers(model, self.computed.compute, wanted=wanted),
         ):
-            self.tuner.before_training(valid_items)
-            self.trained = train(
-                self.tuner.model,
-                objective,
-                optimizer,
-                Settings(
-                    options=options,
-                    lengths=lengths,
-                    autocast=computed.autocast,
-                    device=work.device,
-                    seed=options.seed or 0,
-                    fingerprint=self._fingerprint(train_rows, validation),
-                    validate_before=options.objective != "classify",
-                    sources=tuple(train_rows[i].source for i in kept)
-                    if len(kept) == len(items)
-                    else (),
-                ),
-                folder=work.folder / "checkpoints",
-                metrics=MetricsFile(work.folder / "metrics.jsonl"),
-                validate=lambda: self.tuner.validate(valid_items, validation),
+            yield
+
+    def _trunk_kept(self, ready: Ready) -> AbstractContextManager[None]:
+        """Inside the block, what never changes is computed once for each row."""
+        work = self.work
+        return trunk_kept(
+            self.tuner.model,
+            [*ready.items, *ready.validation_items],
+            ready.settings.options,
+            Surroundings(
+                pad=self.tokenizer.pad_token_id,
+                device=work.device,
+                autocast=self.computed.autocast,
+                room=ready.spare // 4,
+                folder=work.folder,
                 progress=work.progress,
                 notice=work.notice,
                 stop_requested=work.stop_requested,
-            )
-        if said := self.tuner.summary(self.trained):
-            work.notice(said)
+            ),
+        )
 
     def _planned(self, options: config.Finetuned, items: list[Encoded]) -> Training:
         """A step with a whole batch of the longest rows."""
@@ -278,10 +351,13 @@ class Finetuned:
             pooling=read_pooling(self.source.folder),
         )
 
-    def _prepare_memory(self, planned: Training, tokens: int) -> None:
+    def _prepare_memory(self, planned: Training, tokens: int) -> int:
         """Have the C library keep what is freed if there is room for the holes it leaves.
 
         Nothing is traced where a rough bound says that there is plenty.
+
+        Returns:
+            the bytes that are not needed, holes included.
         """
         budget = self.work.memory_bytes
         needed = rough_bytes(self.architecture, max(tokens, planned.seq), planned.seq)
@@ -291,6 +367,8 @@ class Finetuned:
             pooling = read_pooling(self.source.folder)
             needed = estimate_training(read_config(self.source), step, pooling=pooling).peak_bytes
         prepare_for_training(needed, budget)
+        grown = needed * FRAGMENTED if has_plenty(needed, budget) else needed
+        return max(0, live_bytes(budget, "cpu") - grown)
 
     def _encode(
         self, rows: Rows, what: str, max_length: int, *, drop: bool
@@ -308,9 +386,10 @@ class Finetuned:
         return items, kept
 
     def _fingerprint(self, train_rows: Rows, validation: Rows) -> str:
-        """Everything that decides what training computes, but not where or how often it saves."""
+        """Everything that decides what training computes, but not in which parts and where, or how
+        often it saves."""
         facts = {
-            "options": self._options.model_dump(exclude={"name", "checkpoint_steps"}),
+            "options": self._options.model_dump(exclude={"name", *config.MAY_CHANGE}),
             "architecture": dataclasses.asdict(self.architecture),
             "train": train_rows.content_hash,
             "validation": validation.content_hash,

@@ -99,6 +99,7 @@ def climb(
         record = run.rung(entry.name) / "rung.json"
         if record.is_file():
             rung, answers[entry.name] = _finished(run, entry.name)
+            _forget_checkpoints(run, entry.name)
         else:
             below = rungs[-1] if rungs else None
             below_answers = answers[below.name] if below else None
@@ -173,7 +174,7 @@ def _try(
 
     train = splits.train
     if entry.max_train_rows is not None and len(train) > entry.max_train_rows:
-        train = _capped(train, entry.max_train_rows)
+        train = capped(train, entry.max_train_rows)
         notice(f"was given {len(train):,} of {len(splits.train):,} training rows (max_train_rows).")
     work = work_for(entry.name, progress, notice)
     with PeakMemory("cuda" if work.device == "cuda" else "cpu") as peak:
@@ -220,11 +221,15 @@ def _try(
         ],
     )
     write_json(folder / "rung.json", rung.to_json())
-    # The rung is whole; what it could have gone on from is several times its model's size.
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    _forget_checkpoints(run, entry.name)
     del approach
     gc.collect()
     return rung, predicted
+
+
+def _forget_checkpoints(run: Run, name: str) -> None:
+    """The rung is whole; what it could have gone on from is several times its model's size."""
+    shutil.rmtree(run.rung(name) / "checkpoints", ignore_errors=True)
 
 
 def further_metrics(
@@ -245,7 +250,7 @@ def _stopping(predictions: list[Prediction]) -> list[str]:
     return [f"{sum(known):,} of {len(known):,} answers ended by themselves, before the limit."]
 
 
-def _capped(rows: Rows, most: int) -> Rows:
+def capped(rows: Rows, most: int) -> Rows:
     """`most` rows by content hash, kept in order; each label keeps its share, and at least one."""
     by_label: dict[str, list[int]] = {}
     for index, row in enumerate(rows):

@@ -23,6 +23,7 @@ from fitune.errors import RunError
 from fitune.runs import read_json, replaced_folder, write_json
 
 AVERAGE = "average.safetensors"
+BEST = "best"
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -54,13 +55,17 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     average: dict[str, torch.Tensor] | None = None,
+    best: int | None = None,
 ) -> None:
     """Write ``folder/step-<step>`` and remove older ones.
+
+    Args:
+        best: the step of the best weights so far (`save_best`); those of others are removed.
 
     Raises:
         ResourceError: disk full, no permission; the older checkpoint is then still there.
     """
-    target = folder / f"step-{step:08d}"
+    target = folder / _name(step)
     with replaced_folder(target) as partial:
         save_file(_contiguous(parameters), partial / "parameters.safetensors")
         save_file(_contiguous(_optimizer_tensors(optimizer)), partial / "optimizer.safetensors")
@@ -68,8 +73,20 @@ def save_checkpoint(
             save_file(_contiguous(average), partial / AVERAGE)
         write_json(partial / "numbers.json", _optimizer_numbers(optimizer))
         write_json(partial / "state.json", {**state, "step": step})
-    for path in folder.iterdir():
-        if path != target and (_NAME.fullmatch(path.name) or path.name.endswith(".partial")):
+    _remove_others(target)
+    if best is not None:
+        _remove_others(folder / BEST / _name(best))
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _remove_others(kept: Path) -> None:
+    """Remove the steps beside this one, and what a killed process left unfinished."""
+    beside = kept.parent.iterdir() if kept.parent.is_dir() else ()
+    for path in beside:
+        if path != kept and (_NAME.fullmatch(path.name) or path.name.endswith(".partial")):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -134,6 +151,27 @@ def _make_states(optimizer: torch.optim.Optimizer, indices: set[int]) -> None:
             if index in indices:
                 make(group, parameter, g, i)
             index += 1
+
+
+def save_best(folder: Path, step: int, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Keep the weights of this step as the best so far.
+
+    Those that were the best before stay until the next checkpoint: a process that is killed before
+    it goes on from the last one, and with another cut of its batches may find another step best.
+
+    Raises:
+        ResourceError: disk full, no permission.
+    """
+    save_parameters(folder / BEST / _name(step), parameters)
+
+
+def load_best(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    """What `save_best` kept of this step.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    return load_parameters(folder / BEST / _name(step))
 
 
 def save_parameters(path: Path, parameters: Mapping[str, torch.Tensor]) -> None:

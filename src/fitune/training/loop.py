@@ -21,6 +21,7 @@ from fitune.data.batches import Batch, Order, micro_batches
 from fitune.errors import Interrupted, ResourceError, RunError, TrainingError
 from fitune.training import checkpoint as checkpoints
 from fitune.training.average import Average
+from fitune.training.callbacks import Callback, Start
 from fitune.training.divergence import MOST_IN_A_ROW, diverged, left_out
 from fitune.training.methods import trainable_parameters
 from fitune.training.objectives import Objective, Redrawn
@@ -108,6 +109,7 @@ def train(
     progress: Callable[[str, int, int], None],
     notice: Callable[[str], None],
     stop_requested: Callable[[], bool],
+    callback: Callback | None = None,
 ) -> Trained:
     """Train, keep the best weights by validation, and leave them in the model.
 
@@ -117,6 +119,7 @@ def train(
     Args:
         folder: holds checkpoints and the best weights; training goes on from what is there.
         validate: called with the model in evaluation mode.
+        callback: told what happens; of the end only if training reaches it (see `Callbacks`).
 
     Raises:
         Interrupted: `stop_requested` answered True; everything is saved.
@@ -126,14 +129,14 @@ def train(
     """
     options = settings.options
     assert options.epochs and options.batch_size and options.micro_batch_tokens
+    told = callback or Callback()
     order = Order(settings.lengths, options.batch_size, settings.seed)
     per_epoch = len(order)
     total = max(1, math.ceil(options.epochs * per_epoch))
     evaluation_steps = _evaluation_steps(total, per_epoch, options.evaluations_per_epoch)
     parameters = trainable_parameters(model)
     average = Average(parameters, options.ema) if options.ema else None
-    best_folder = folder / "best"
-    state = _State(micro_batch_tokens=options.micro_batch_tokens)
+    state = _State(options.micro_batch_tokens, options.micro_batch_tokens)
 
     checkpoint = checkpoints.load_checkpoint(folder)
     if checkpoint is not None:
@@ -148,19 +151,31 @@ def train(
         state = _State(**checkpoint.state["progress"])
         if not state.finished:
             notice(f"going on from step {checkpoint.step:,} of {total:,}")
+        if state.asked_tokens != options.micro_batch_tokens:
+            state.asked_tokens = state.micro_batch_tokens = options.micro_batch_tokens
+            notice(f"micro-batches hold at most {options.micro_batch_tokens:,} tokens from here on")
     # Without a checkpoint everything is written again, the validation before step 1 too.
-    metrics.rewind(state.step if checkpoint is not None else -1)
+    resumed = checkpoint is not None
+    recorded = metrics.rewind(state.step if resumed else -1)
+    told.on_start(
+        Start(metrics.path.parent, options.model_dump(), state.step, total, resumed, recorded)
+    )
 
     def save() -> None:
         record = {"fingerprint": settings.fingerprint, "progress": asdict(state)}
         averaged = None if average is None else average.values
-        checkpoints.save_checkpoint(folder, state.step, parameters, optimizer, record, averaged)
+        checkpoints.save_checkpoint(
+            folder, state.step, parameters, optimizer, record, averaged, state.best_step
+        )
+        told.on_checkpoint(state.step, folder / f"step-{state.step:08d}")
 
     if settings.validate_before and state.step == 0:
         model.eval()
         found = validate()
         state.before = found.loss
-        metrics.write(_record(found, 0, per_epoch))
+        record = _record(found, 0, per_epoch)
+        metrics.write(record)
+        told.on_evaluate(record)
 
     saved_at = time.monotonic()
     epoch_batches: tuple[int, list[list[int]]] = (-1, [])
@@ -224,24 +239,26 @@ def train(
         if average is not None and result.updated:
             average.update(parameters, state.step)
         state.tokens += sum(part.tokens for part in parts)
-        metrics.write(
-            {
-                "kind": "train",
-                "step": state.step,
-                "epoch": state.step / per_epoch,
-                "loss": loss if math.isfinite(loss) else None,
-                "learning_rate": (options.learning_rate or 0.0) * factor,
-                "grad_norm": norm if math.isfinite(norm) else None,
-                "tokens": state.tokens,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        record = {
+            "kind": "train",
+            "step": state.step,
+            "epoch": state.step / per_epoch,
+            "loss": loss if math.isfinite(loss) else None,
+            "learning_rate": (options.learning_rate or 0.0) * factor,
+            "grad_norm": norm if math.isfinite(norm) else None,
+            "tokens": state.tokens,
+            "seconds": time.perf_counter() - started,
+        }
+        metrics.write(record)
+        told.on_step(record)
         progress("training", state.step, total)
         if state.step in evaluation_steps:
             with average.applied(parameters) if average else contextlib.nullcontext():
-                _evaluate(model, state, validate, metrics, per_epoch)
+                record = _evaluate(model, state, validate, per_epoch)
+                metrics.write(record)
                 if state.best_step == state.step:
-                    checkpoints.save_parameters(best_folder, parameters)
+                    checkpoints.save_best(folder, state.step, parameters)
+            told.on_evaluate(record)
             state.stopped_early = state.without_gain >= options.patience and state.step < total
             state.finished = state.stopped_early or state.step >= total
         due = (
@@ -260,9 +277,9 @@ def train(
             f"after {state.step:,} steps the validation loss is no number: training diverged",
             fix=f"lower learning_rate (now {options.learning_rate:g}), or set dtype: fp32",
         )
-    checkpoints.copy_into(checkpoints.load_parameters(best_folder), parameters)
+    checkpoints.copy_into(checkpoints.load_best(folder, state.best_step), parameters)
     model.eval()
-    return Trained(
+    trained = Trained(
         steps=state.step,
         best_step=state.best_step,
         best=Validation(state.best_loss, state.best_score),
@@ -271,12 +288,18 @@ def train(
         tokens=state.tokens,
         skipped=state.skipped,
     )
+    told.on_end(trained)
+    return trained
 
 
 @dataclass
 class _State:
-    """Everything that decides what comes next, besides weights and optimizer state."""
+    """Everything that decides what comes next, besides weights and optimizer state.
 
+    `asked_tokens` is the option, `micro_batch_tokens` what memory has left of it.
+    """
+
+    asked_tokens: int
     micro_batch_tokens: int
     step: int = 0
     tokens: int = 0
@@ -297,9 +320,8 @@ def _evaluate(
     model: nn.Module,
     state: _State,
     validate: Callable[[], Validation],
-    metrics: MetricsFile,
     per_epoch: int,
-) -> None:
+) -> dict[str, float | str | None]:
     """Ask the validation rows, and decide whether these weights are the ones to keep.
 
     The highest score wins, ties by loss. Where the score's standard error is known, a later
@@ -309,7 +331,6 @@ def _evaluate(
     """
     model.eval()
     found = validate()
-    metrics.write(_record(found, state.step, per_epoch))
     top = Validation(state.top_loss, state.top_score)
     gained = state.best_step == 0 or _rank(found) > _rank(top)
     near = (
@@ -324,6 +345,7 @@ def _evaluate(
         state.without_gain += 1
     if gained or near:
         state.best_step, state.best_loss, state.best_score = state.step, found.loss, found.score
+    return _record(found, state.step, per_epoch)
 
 
 def _smaller(largest: int, parts: Sequence[Batch], error: OutOfMemory) -> int:

@@ -1,4 +1,4 @@
-"""Where training records go: metrics.jsonl, one JSON record a line.
+"""The run's own record of its training: metrics.jsonl, one JSON record a line.
 
 Knows records and a file; knows nothing of what they measure.
 """
@@ -24,8 +24,14 @@ class MetricsFile:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Drop records of steps after `step` (steps count from one once done)."""
-        if self.path.is_file():
-            records = read_jsonl(self.path)
-            write_jsonl(self.path, [r for r in records if r.get("step", 0) <= step])
+    def rewind(self, step: int) -> dict[str, int]:
+        """Drop records of steps after `step` (steps count from one once done).
+
+        Returns:
+            kind of record → the last step that there was one of, before any was dropped.
+        """
+        if not self.path.is_file():
+            return {}
+        records = read_jsonl(self.path)
+        write_jsonl(self.path, [r for r in records if r.get("step", 0) <= step])
+        return {r["kind"]: r["step"] for r in records}
