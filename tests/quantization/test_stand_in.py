@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,40 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fitune.errors import ModelError
 from fitune.quantization.stand_in import StandInLinear4bit, stand_in_linear_layers
 from fitune.quantization.weights import count_parameters, is_quantized, quantize_linear_layers
+from quantization_kit import Chain, memory_events
 
-
-def memory_events(work: Callable[[], object]) -> list[int]:
-    """Bytes taken (or, negative, given back), in order."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    events = profiler.profiler.kineto_results.events()
-    found = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    return [size for _, size in sorted(found, key=lambda pair: pair[0])]
-
-
-class Model(nn.Module):
-    """A chain of linear layers, as much of a transformers model as quantization looks at."""
-
-    def __init__(self, dtype: torch.dtype, *, bias: bool) -> None:
-        super().__init__()
-        sizes = [192, 320, 128, 192]
-        pairs = itertools.pairwise(sizes)
-        self.layers = nn.Sequential(*(nn.Linear(i, o, bias=bias, dtype=dtype) for i, o in pairs))
-        self.embeddings = nn.Embedding(8, 192, dtype=dtype)
-        self.requires_grad_(False)
-
-    @property
-    def base_model(self) -> nn.Module:
-        return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
-
-    def get_output_embeddings(self) -> None:
-        return None
-
+SIZES = (192, 320, 128, 192)
+"""Inputs of the first of a chain of layers, then the outputs of each."""
 
 REAL: Callable[..., Any] = quantize_linear_layers
 STAND_IN: Callable[..., Any] = stand_in_linear_layers
@@ -69,7 +38,7 @@ def test_the_same_bytes_come_and_go(
     """Not only the peak but every single event of forward, backward and evaluation."""
     seen = []
     for put in (REAL, STAND_IN):
-        model = put(Model(weights, bias=bias), compute_dtype=products)
+        model = put(Chain(SIZES, weights, bias=bias), compute_dtype=products)
         x = torch.randn(7, 5, 192, dtype=given, requires_grad=True)
 
         def train(model: Any = model, x: Any = x) -> None:
@@ -102,8 +71,8 @@ def held_by(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_they_hold_the_same_bytes(bias: bool) -> None:
-    real = REAL(Model(torch.float32, bias=bias), compute_dtype=torch.bfloat16)
-    stand_in = STAND_IN(Model(torch.float32, bias=bias), compute_dtype=torch.bfloat16)
+    real = REAL(Chain(SIZES, torch.float32, bias=bias), compute_dtype=torch.bfloat16)
+    stand_in = STAND_IN(Chain(SIZES, torch.float32, bias=bias), compute_dtype=torch.bfloat16)
     assert held_by(stand_in) == held_by(real)
     assert count_parameters(stand_in) == count_parameters(real)
     assert is_quantized(stand_in)
@@ -111,13 +80,13 @@ def test_they_hold_the_same_bytes(bias: bool) -> None:
 
 def test_they_run_on_fake_tensors_and_on_none() -> None:
     with torch.device("meta"):
-        model = STAND_IN(Model(torch.bfloat16, bias=True), compute_dtype=torch.bfloat16)
+        model = STAND_IN(Chain(SIZES, torch.bfloat16, bias=True), compute_dtype=torch.bfloat16)
     assert all(isinstance(layer, StandInLinear4bit) for layer in model.layers)
     assert all(t.is_meta for t in [*model.parameters(), *model.buffers()])
     x = torch.zeros(3, 192, dtype=torch.bfloat16, device="meta", requires_grad=True)
     model.layers(x).sum().backward()
     with FakeTensorMode():
-        model = STAND_IN(Model(torch.bfloat16, bias=True), compute_dtype=torch.bfloat16)
+        model = STAND_IN(Chain(SIZES, torch.bfloat16, bias=True), compute_dtype=torch.bfloat16)
         x = torch.zeros(3, 192, dtype=torch.bfloat16, requires_grad=True)
         model.layers(x).sum().backward()
         assert x.grad is not None and x.grad.shape == x.shape
@@ -126,7 +95,7 @@ def test_they_run_on_fake_tensors_and_on_none() -> None:
 def test_layers_that_cannot_be_quantized_are_told_alike() -> None:
     messages = []
     for put in (REAL, STAND_IN):
-        model: Any = Model(torch.float32, bias=False)
+        model: Any = Chain(SIZES, torch.float32, bias=False)
         model.layers = nn.Sequential(nn.Linear(40, 40))
         model.config = type("Config", (), {"model_type": "chain"})
         with pytest.raises(ModelError) as caught:

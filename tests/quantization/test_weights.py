@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
@@ -25,6 +26,8 @@ from transformers import (
 )
 
 from fitune.errors import MissingExtraError, ModelError
+from fitune.models.bundled import bundled_config, find_bundled
+from fitune.quantization.stand_in import stand_in_linear_layers
 from fitune.quantization.weights import (
     count_parameters,
     is_quantized,
@@ -153,6 +156,28 @@ def test_it_takes_about_four_bits_a_weight() -> None:
         size = sum(tensor.untyped_storage().nbytes() for tensor in held)
         blocks = weights // 64
         assert size == weights // 2 + blocks + 4 * (blocks // 256 + 16 + 256 + 1), name
+
+
+def test_smollm2_takes_two_fifths_of_what_bf16_does() -> None:
+    """Its embeddings, which stay as they are, are the larger part then. Stand-ins hold the bytes
+    that the layers themselves do (see `test_stand_in`)."""
+
+    def held(*modules: nn.Module) -> int:
+        tensors = {t for m in modules for t in (*m.parameters(), *m.buffers())}
+        return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+
+    config = bundled_config(find_bundled("smollm2-135m"))
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        whole, layers = held(model), held(*linear_layers(model).values())
+        embeddings = held(model.get_input_embeddings())
+        names = list(linear_layers(model))
+        stand_in_linear_layers(model, compute_dtype=torch.bfloat16)
+    quantized = held(*(model.get_submodule(name) for name in names))
+    assert held(model) - quantized == whole - layers
+    assert embeddings > quantized
+    assert quantized <= 0.27 * layers
+    assert held(model) <= 0.42 * whole
 
 
 def test_each_weight_goes_before_the_next_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:

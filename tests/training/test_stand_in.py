@@ -22,9 +22,11 @@ from transformers import (
 from fitune.config import Finetuned
 from fitune.quantization.stand_in import stand_in_linear_layers
 from fitune.quantization.weights import quantize_linear_layers
+from fitune.training.kernels.adapted import join_adapters
 from fitune.training.methods import METHODS, checkpoint_activations, trainable_parameters
 from fitune.training.optim import OPTIMIZERS, parameter_groups
 from fitune.training.stand_in import StandInAdamW8bit, assume_device
+from quantization_kit import memory_events
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -49,15 +51,9 @@ def base(kind: str, dtype: torch.dtype) -> Any:
 
 def peak(work: Callable[[], object]) -> int:
     """The most bytes that the CPU allocator handed out at once."""
-    from torch.profiler import ProfilerActivity, profile
-
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    events = profiler.profiler.kineto_results.events()
-    found = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     held = most = 0
-    for _, change in found:
+    for change in memory_events(work):
         held += change
         most = max(most, held)
     return most
@@ -90,6 +86,48 @@ def test_an_adapted_model_peaks_alike(kind: str, dtype: str, checkpointing: bool
         peaks.append(peak(step))
     assert peaks[0] > 0
     assert peaks[1] == pytest.approx(peaks[0], rel=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")  # of PEFT's about transformers' names, and of fan_in_fan_out
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("llama", "fp32"), ("llama", "bf16"), ("bert", "bf16"), ("gpt2", "bf16")]
+)
+def test_joined_layers_take_the_same(kind: str, dtype: str, checkpointing: bool) -> None:
+    """Every single event of a step and of an evaluation, where layers with adapters are joined."""
+    options = Finetuned(method="qlora", rank=8, dtype=dtype)
+    compute = torch.float32 if dtype == "fp32" else torch.bfloat16
+    source = torch.float32 if kind == "bert" else compute
+    seen = []
+    for put in (quantize_linear_layers, stand_in_linear_layers):
+        model: Any = METHODS["qlora"](put(base(kind, source), compute_dtype=compute), options)
+        if checkpointing:
+            checkpoint_activations(model)
+        replaced: list[nn.Module] = []
+
+        def replace(module: nn.Module, forward: Any, replaced: Any = replaced) -> None:
+            vars(module)["forward"] = forward
+            replaced.append(module)
+
+        join_adapters(model, compute, replace)
+        assert len(replaced) == {"llama": 14, "bert": 13, "gpt2": 8}[kind]
+        tokens = torch.randint(0, 90, (3, 21))
+
+        def step(model: Any = model, tokens: Any = tokens) -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
+                out = model(tokens)[0]
+            out.float().pow(2).mean().backward()
+
+        def answer(model: Any = model, tokens: Any = tokens) -> None:
+            with torch.no_grad():
+                model(tokens)
+
+        model.train()
+        step()
+        model.zero_grad(set_to_none=True)
+        seen.append((memory_events(step), memory_events(answer)))
+    assert sum(map(abs, seen[0][0])) > 0
+    assert seen[1] == seen[0]
 
 
 def parameters(dtype: torch.dtype) -> list[nn.Parameter]:

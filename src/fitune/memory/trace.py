@@ -31,6 +31,7 @@ from fitune.memory.storages import (
 )
 from fitune.models.adapter import is_of_adapter
 from fitune.quantization.weights import count_parameters
+from fitune.training.kernels.adapted import DOWNS, UPS
 from fitune.training.methods import trainable_parameters
 from fitune.training.stand_in import assume_device
 
@@ -139,8 +140,13 @@ def watch(scenario: Scenario, *, bool_answer: bool = True) -> LiveStorages:
     for name, parameter in scenario.model.named_parameters():
         trained_beside = parameter.requires_grad and is_of_adapter(name)
         (adapters if trained_beside else weights).append(parameter)
-    storages.name(WEIGHTS, [*weights, *scenario.model.buffers()])
+    buffers: list[Any] = []
+    for name, buffer in scenario.model.named_buffers():
+        copied = name.rpartition(".")[2] in (DOWNS, UPS)
+        (adapters if copied else buffers).append(buffer)
     storages.name(ADAPTERS, adapters)
+    # After those: where adapters are copied beside weights, in one tensor, it is the weights'.
+    storages.name(WEIGHTS, [*weights, *buffers])
     for part in scenario.parts:
         given = (part.input_ids, part.attention_mask, part.targets, part.positions, part.answers)
         storages.name(BATCH, [tensor for tensor in given if tensor is not None])

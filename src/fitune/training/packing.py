@@ -32,14 +32,15 @@ def rows_apart(model: Any, batch: Batch) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
-    trunk = getattr(model, "trunk", model)
-    before = trunk.config._attn_implementation
-    trunk.set_attn_implementation(NAME)
+    config = getattr(model, "trunk", model).config
+    before = config._attn_implementation
+    # Not the model's method, which walks through all modules: a tenth of a short step.
+    config._attn_implementation = NAME
     try:
         with packed_layout(Layout(batch.packed, batch.input_ids.device)):
             yield
     finally:
-        trunk.set_attn_implementation(before)
+        config._attn_implementation = before
 
 
 def can_pack(model: Any, device: str = "cpu") -> bool:

@@ -51,6 +51,13 @@ FAMILIES: dict[str, tuple[dict[str, Any], bool, bool, tuple[int, int, int]]] = {
     "gpt2": ({}, True, True, (0, 0, 0)),
     "bloom": ({}, False, True, (0, 0, 8)),
     "opt": ({"ffn_dim": 64, "word_embed_proj_dim": 32}, True, True, (0, 0, 12)),
+    # What the shared expert gives is added to in place.
+    "llama4_text": (
+        {"intermediate_size_mlp": 64, "num_local_experts": 4, "interleave_moe_layer_step": 2},
+        False,
+        True,
+        (5, 0, 13),
+    ),
 }
 
 

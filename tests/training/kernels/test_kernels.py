@@ -9,7 +9,7 @@ from torch.nn import functional
 from fitune.training.kernels import head_loss
 from fitune.training.kernels.gated import ACTIVATIONS, gated
 from fitune.training.kernels.head_loss import head_loss_sum
-from fitune.training.kernels.lora import Shape, lora_outputs
+from fitune.training.kernels.lora import Joined, lora_outputs
 from fitune.training.kernels.norms import rms_norm
 
 
@@ -43,22 +43,27 @@ def test_a_gated_layer(name: str) -> None:
 def test_joined_adapters() -> None:
     x, weights, biases = draw(2, 3, 6), draw(7, 6, seed=1).detach(), draw(7, seed=2).detach()
     downs, ups = [draw(2, 6, seed=3), draw(1, 6, seed=4)], [draw(4, 2, seed=5), draw(3, 1, seed=6)]
-    shape = Shape(sizes=(4, 3), ranks=(2, 1), scales=(2.0, 0.5))
 
     def joined(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        both = torch.cat([weights, torch.zeros(3, 6, dtype=torch.float64)])
-        return lora_outputs(given[0], both, biases, shape, given[1:3], given[3:])
+        with_room = torch.cat([weights, torch.zeros(3, 6, dtype=torch.float64)])
+        both = Joined(
+            sizes=(4, 3),
+            ranks=(2, 1),
+            scale=0.5,
+            downs=with_room[7:],
+            ups=torch.zeros(7, 3, dtype=torch.float64),
+            bias=biases,
+            weights=with_room,
+        )
+        for room, adapter in zip(both.rooms(), given[1:], strict=True):
+            room.copy_(adapter.detach())
+        return lora_outputs(given[0], both, given[1:3], given[3:])
 
     def apart(*given: torch.Tensor) -> list[torch.Tensor]:
         return [
-            functional.linear(given[0], weight, bias) + scale * (given[0] @ down.T) @ up.T
-            for weight, bias, scale, down, up in zip(
-                weights.split((4, 3)),
-                biases.split((4, 3)),
-                shape.scales,
-                given[1:3],
-                given[3:],
-                strict=True,
+            functional.linear(given[0], weight, bias) + 0.5 * (given[0] @ down.T) @ up.T
+            for weight, bias, down, up in zip(
+                weights.split((4, 3)), biases.split((4, 3)), given[1:3], given[3:], strict=True
             )
         ]
 

@@ -15,6 +15,9 @@ import torch
 WASTE = 1.25
 """Rows are computed together while padding them to the longest takes at most this much more."""
 
+REGISTER = 64
+"""Bytes: AVX-512's; half of it is twice AVX2's."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -40,19 +43,24 @@ class Group:
     def longest(self) -> int:
         return max(self.lengths)
 
-    @property
-    def ragged(self) -> bool:
-        """Whether some rows are shorter than the longest, so that there is padding."""
-        return self.tokens < self.rows * self.longest
+    def keys(self, dtype: torch.dtype) -> int:
+        """Tokens that keys and values are padded to: a softmax over them takes whole vector
+        registers then. Over 60 bf16 values torch's takes three times as long as over 64."""
+        step = REGISTER // dtype.itemsize
+        return -(-self.longest // step) * step
+
+    def ragged(self, padded: int) -> bool:
+        """Whether there is padding where each row takes `padded` tokens."""
+        return self.tokens < self.rows * padded
 
 
 @dataclass(frozen=True)
 class Places:
     """Which vectors go where, between ``[tokens, heads]`` and a group's padded
-    ``[rows, heads, longest]``.
+    ``[rows, heads, padded]``.
 
     Attributes:
-        gather: ``[rows * heads * longest]`` int64: the vector of all ``tokens * heads`` that goes
+        gather: ``[rows * heads * padded]`` int64: the vector of all ``tokens * heads`` that goes
             there; padding repeats a row's last.
         scatter: ``[group's tokens * heads]`` int64: the way back.
     """
@@ -71,13 +79,13 @@ class Layout:
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         self.lengths, self.device = tuple(lengths), device
         self.groups = tuple(_groups(self.lengths))
-        self._places: dict[tuple[Group, int], Places] = {}
+        self._places: dict[tuple[Group, int, int], Places] = {}
         self._masks: dict[tuple[object, ...], torch.Tensor] = {}
 
-    def places(self, group: Group, heads: int) -> Places:
-        key = (group, heads)
+    def places(self, group: Group, heads: int, padded: int) -> Places:
+        key = (group, heads, padded)
         if key not in self._places:
-            self._places[key] = _places(group, heads, self.device)
+            self._places[key] = _places(group, heads, padded, self.device)
         return self._places[key]
 
     def mask(
@@ -89,7 +97,7 @@ class Layout:
             window: tokens further away than this are not read; the token itself counts.
 
         Returns:
-            ``[1 or rows, 1 or longest, longest]``.
+            ``[1 or rows, 1 or longest, keys]``.
         """
         if window is not None and window >= group.longest:
             window = None
@@ -113,29 +121,30 @@ def _groups(lengths: Sequence[int]) -> Iterator[Group]:
         yield Group(start, tuple(members))
 
 
-def _places(group: Group, heads: int, device: torch.device) -> Places:
+def _places(group: Group, heads: int, padded: int, device: torch.device) -> Places:
     lengths = torch.tensor(group.lengths, device=device)
     starts = torch.tensor([0, *accumulate(group.lengths)][:-1], device=device)
-    steps = torch.arange(group.longest, device=device)
+    steps = torch.arange(padded, device=device)
     head = torch.arange(heads, device=device)
     tokens = group.start + starts[:, None] + torch.minimum(steps[None], lengths[:, None] - 1)
     gather = tokens[:, None, :] * heads + head[None, :, None]
     rows = torch.arange(group.rows, device=device)
     row = torch.repeat_interleave(rows, lengths, output_size=group.tokens)
     position = torch.arange(group.tokens, device=device) - starts[row]
-    scatter = (row[:, None] * heads + head[None]) * group.longest + position[:, None]
+    scatter = (row[:, None] * heads + head[None]) * padded + position[:, None]
     return Places(gather.flatten(), scatter.flatten())
 
 
 def _mask(
     group: Group, causal: bool, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    steps = torch.arange(group.longest, device=device)
-    distance = steps[:, None] - steps[None, :]  # from the token read, to the one that reads
-    readable = torch.ones((1, 1, group.longest), dtype=torch.bool, device=device)
+    steps = torch.arange(group.keys(dtype), device=device)
+    # from the token that reads to the one that is read
+    distance = steps[: group.longest, None] - steps[None, :]
+    readable = torch.ones((1, 1, len(steps)), dtype=torch.bool, device=device)
     if causal:
         readable = readable & (distance >= 0)[None]  # padding comes after all that is real
-    elif group.ragged:
+    elif group.ragged(len(steps)):
         lengths = torch.tensor(group.lengths, device=device)
         readable = (steps[None] < lengths[:, None])[:, None, :]
     if window is not None:

@@ -106,11 +106,13 @@ class _Attend(torch.autograd.Function):
         ctx.heads, ctx.kv_heads = query.shape[1], key.shape[1]
         outputs, saved = [], []
         for group in layout.groups:
-            q, k, v = (_gathered(each, group, layout, ctx.kv_heads) for each in (query, key, value))
+            longest, keys = group.longest, group.keys(query.dtype)
+            q = _gathered(query, group, layout, ctx.kv_heads, longest)
+            k, v = (_gathered(each, group, layout, ctx.kv_heads, keys) for each in (key, value))
             weights = _weights(q, k, ctx, group)
             output = torch.bmm(weights, v)
-            saved += [q, k, v, *([weights] if group.longest <= KEPT else [])]
-            outputs.append(_scattered(output, group, layout, ctx.heads))
+            saved += [q, k, v, *([weights] if longest <= KEPT else [])]
+            outputs.append(_scattered(output, group, layout, ctx.heads, longest))
         ctx.save_for_backward(*saved)
         return _joined(outputs)[None]
 
@@ -120,24 +122,27 @@ class _Attend(torch.autograd.Function):
         grads: tuple[list[torch.Tensor], ...] = ([], [], [])
         for group in layout.groups:
             q, k, v = next(saved), next(saved), next(saved)
-            weights = next(saved) if group.longest <= KEPT else _weights(q, k, ctx, group)
-            d_output = _gathered(grad.transpose(1, 2), group, layout, ctx.kv_heads, zeros=True)
+            longest, keys = group.longest, group.keys(q.dtype)
+            weights = next(saved) if longest <= KEPT else _weights(q, k, ctx, group)
+            d_output = _gathered(
+                grad.transpose(1, 2), group, layout, ctx.kv_heads, longest, zeros=True
+            )
             d_v = torch.bmm(weights.transpose(1, 2), d_output)
             d_weights = torch.bmm(d_output, v.transpose(1, 2))
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
             del weights, d_weights
             d_q = torch.bmm(d_scores, k).mul_(ctx.scale)
             d_k = torch.bmm(d_scores.transpose(1, 2), q).mul_(ctx.scale)
-            for all_groups, d, heads in zip(
-                grads, (d_q, d_k, d_v), (ctx.heads, ctx.kv_heads, ctx.kv_heads), strict=True
-            ):
-                all_groups.append(_scattered(d, group, layout, heads))
-        d_query, d_key, d_value = (_joined(each).transpose(0, 1)[None] for each in grads)
-        return d_query, d_key, d_value, None, None, None, None
+            d_query, d_key, d_value = grads
+            d_query.append(_scattered(d_q, group, layout, ctx.heads, longest))
+            d_key.append(_scattered(d_k, group, layout, ctx.kv_heads, keys))
+            d_value.append(_scattered(d_v, group, layout, ctx.kv_heads, keys))
+        joined = (_joined(each).transpose(0, 1)[None] for each in grads)
+        return (*joined, None, None, None, None)
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor, ctx: Any, group: Group) -> torch.Tensor:
-    """Attention weights ``[rows * kv_heads, heads per kv_head * longest, longest]``."""
+    """Attention weights ``[rows * kv_heads, heads per kv_head * longest, keys]``."""
     causal, window = ctx.how
     mask = ctx.layout.mask(group, causal=causal, window=window, dtype=q.dtype)
     per = ctx.heads // ctx.kv_heads
@@ -150,28 +155,36 @@ def _weights(q: torch.Tensor, k: torch.Tensor, ctx: Any, group: Group) -> torch.
 
 
 def _gathered(
-    vectors: torch.Tensor, group: Group, layout: Layout, kv_heads: int, *, zeros: bool = False
+    vectors: torch.Tensor,
+    group: Group,
+    layout: Layout,
+    kv_heads: int,
+    padded: int,
+    *,
+    zeros: bool = False,
 ) -> torch.Tensor:
-    """``[1, heads, tokens, size]`` → ``[rows * kv_heads, heads per kv_head * longest, size]``.
+    """``[1, heads, tokens, size]`` → ``[rows * kv_heads, heads per kv_head * padded, size]``.
 
     Args:
         zeros: what padding is: zeros, or anything finite.
     """
     _, heads, tokens, size = vectors.shape
     flat = vectors[0].transpose(0, 1).reshape(tokens * heads, size)
-    places = layout.places(group, heads)
-    if zeros and group.ragged:
+    places = layout.places(group, heads, padded)
+    if zeros and group.ragged(padded):
         part = flat[group.start * heads : (group.start + group.tokens) * heads]
-        padded = flat.new_zeros((len(places.gather), size)).index_copy_(0, places.scatter, part)
+        apart = flat.new_zeros((len(places.gather), size)).index_copy_(0, places.scatter, part)
     else:
-        padded = flat.index_select(0, places.gather)
-    return padded.view(group.rows * kv_heads, -1, size)
+        apart = flat.index_select(0, places.gather)
+    return apart.view(group.rows * kv_heads, -1, size)
 
 
-def _scattered(padded: torch.Tensor, group: Group, layout: Layout, heads: int) -> torch.Tensor:
+def _scattered(
+    vectors: torch.Tensor, group: Group, layout: Layout, heads: int, padded: int
+) -> torch.Tensor:
     """The way back: ``[group's tokens, heads, size]``."""
-    size = padded.shape[-1]
-    flat = padded.reshape(-1, size).index_select(0, layout.places(group, heads).scatter)
+    size = vectors.shape[-1]
+    flat = vectors.reshape(-1, size).index_select(0, layout.places(group, heads, padded).scatter)
     return flat.view(group.tokens, heads, size)
 
 
