@@ -12,14 +12,15 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.approaches.tuner import Tuner
 from fitune.approaches.tuners import TUNERS, with_objective
-from fitune.data.rows import Row, Rows
+from fitune.data.rows import Rows
 from fitune.data.template import Encoded
 from fitune.errors import ConfigError, TrainingError
 from fitune.hardware import this_machine
@@ -40,10 +41,9 @@ from fitune.training.attention import training_attention
 from fitune.training.callbacks import Callbacks
 from fitune.training.defaults import default_method, resolve, room_for_rows
 from fitune.training.kernels.fused import fused_layers
-from fitune.training.loop import Settings, Trained, Validation, train
+from fitune.training.loop import Settings, Trained, train
 from fitune.training.methods import (
     METHODS,
-    Method,
     check_options,
     fingerprint,
     trainable_parameters,
@@ -59,42 +59,6 @@ from fitune.training.trunk_cache import Surroundings, trunk_kept
 
 OPTIONS = "options.json"
 """Where a rung keeps every option with its resolved default, from before its first step."""
-
-
-class Tuner(Protocol):
-    """What training needs to know of a kind of model."""
-
-    model: Any
-
-    def build(self, method: Method, options: config.Finetuned) -> None:
-        """Load the model and apply the method."""
-
-    def encode_rows(
-        self, rows: Rows, *, what: str, max_length: int, **limits: Any
-    ) -> tuple[list[Any], list[int], list[str]]:
-        """What is learned from rows, as `data.limits.encode_rows` gives it."""
-
-    def objective(self, items: list[Encoded], rows: list[Row], smoothing: float) -> Objective: ...
-
-    def head_parameters(self) -> list[torch.nn.Parameter]:
-        """New parameters, which take the head's learning rate."""
-
-    def before_training(self, validation: Sequence[Any]) -> None:
-        """Compute what takes the model as it is before its first step."""
-
-    def validate(self, items: list[Encoded], rows: Rows) -> Validation: ...
-
-    def summary(self, trained: Trained) -> str | None:
-        """What training changed, in a sentence; None where the untuned model says nothing."""
-
-    def learn_limits(self, train: Rows) -> None:
-        """Take from the training rows what answering must know, e.g. how long answers are."""
-
-    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]: ...
-
-    def save(self, folder: Path) -> None: ...
-
-    def load(self, folder: Path) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)

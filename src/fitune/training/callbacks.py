@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from fitune.errors import ConfigError, FituneError, Interrupted, TrainingError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from fitune.training.loop import Trained
 
 Record = Mapping[str, Any]
@@ -103,12 +101,7 @@ class Callbacks(Callback):
     def __enter__(self) -> Callbacks:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if not self._ended:
             with suppress(FituneError):  # what ended the training matters more
                 self.on_end(None)
