@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fitune.memory import recipes
@@ -85,7 +88,7 @@ def test_a_recipe_makes_what_torch_made(func: Any, arguments: Any, kind: str | N
         assert (recipe.kind if recipe else None) == kind
         if recipe is None or kind == "constant":
             return
-        again = recipe.cook(mode, args[0])
+        again = recipe.cook(mode, args, {})
         assert isinstance(again, list) == isinstance(result, list)
         pairs = zip(
             result if isinstance(result, tuple | list) else [result],
@@ -108,9 +111,60 @@ def test_what_indices_choose_is_known_and_what_a_mask_chooses_is_not() -> None:
         table, rows = torch.empty(4, 6), torch.zeros(3, dtype=torch.int64)
         args = (table, [rows])
         recipe = recipes._recipe(ATEN.index.Tensor, args, ATEN.index.Tensor(*args))
-        assert recipe is not None and recipe.cook(mode, table).shape == (3, 6)
+        assert recipe is not None and recipe.cook(mode, args, {}).shape == (3, 6)
         chosen = torch.empty(3, 6)  # torch has no answer of its own
         assert recipes._recipe(ATEN.index.Tensor, (table, [rows.bool()]), chosen) is None
+
+
+@given(
+    sizes=st.tuples(st.integers(0, 5), st.integers(1, 5)),
+    dim=st.sampled_from([0, 1, -1]),
+    start=st.none() | st.integers(-9, 9),
+    end=st.none() | st.integers(-9, 9) | st.just(2**63 - 1),
+    step=st.integers(1, 3),
+    begin=st.integers(0, 3),
+    turned=st.booleans(),
+)
+def test_a_slice_is_torch_s(
+    sizes: tuple[int, int], dim: int, start: Any, end: Any, step: int, begin: int, turned: bool
+) -> None:
+    with FakeTensorMode() as mode:
+        whole = torch.empty(begin + sizes[0] * sizes[1])[begin:].view(sizes)
+        whole = whole.t() if turned else whole
+        theirs = ATEN.slice.Tensor(whole, dim, start, end, step)
+        ours = recipes.sliced(mode, whole, dim, start, end, step)
+        assert ours.shape == theirs.shape and ours.stride() == theirs.stride()
+        assert ours.storage_offset() == theirs.storage_offset()
+        assert ours.untyped_storage()._cdata == whole.untyped_storage()._cdata
+
+
+def test_a_view_begins_where_its_tensor_does() -> None:
+    with FakeTensorMode() as mode:
+        whole = torch.empty(60)
+        early, late = whole[:12].view(3, 4), whole[20:32].view(3, 4)
+        assert (key := recipes.key_of(ATEN.select.int, (early, 0, 2), {}))
+        assert key == recipes.key_of(ATEN.select.int, (late, 0, 2), {})
+        recipe = recipes._recipe(ATEN.select.int, (early, 0, 2), early[2])
+        assert recipe is not None
+        assert recipe.cook(mode, (late, 0, 2), {}).storage_offset() == 28
+        # as_strided counts from the storage's beginning
+        keys = {recipes.key_of(ATEN.as_strided.default, (t, [2], [1]), {}) for t in (early, late)}
+        assert len(keys) == 2
+
+
+def test_a_result_that_is_given_is_given_back() -> None:
+    with FakeTensorMode() as mode:
+        a, b = torch.empty(4, 6), torch.empty(6, 3)
+        for shape, known in (((4, 3), True), ((2, 2), False)):
+            out = torch.empty(shape)
+            key = recipes.key_of(ATEN.mm.out, (a, b), {"out": out})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a result that is made larger
+                result = ATEN.mm.out(a, b, out=out)
+            recipes.remember(key, ATEN.mm.out, (a, b), {"out": out}, result)
+            recipe = recipes.look_up(key)
+            assert (recipe is not None) == known
+            assert recipe is None or recipe.cook(mode, (a, b), {"out": out}) is out
 
 
 def test_calls_that_differ_have_different_keys() -> None:

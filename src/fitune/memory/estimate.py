@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fitune.collector import uncollected
 from fitune.memory.options import Training
 from fitune.models.pooling import Pooling
 
@@ -68,6 +69,7 @@ class Estimate:
     timeline: tuple[Moment, ...]
 
 
+@uncollected()
 def estimate_training(
     config: Any, training: Training, *, pooling: Pooling | None = None, exact: bool = False
 ) -> Estimate:

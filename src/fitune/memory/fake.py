@@ -76,17 +76,20 @@ class FakeTensors(FakeTensorMode):
 
     def _made(self, func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The result of an operation, by a recipe where one is known."""
+        if func is _SLICE and not kwargs and recipes.is_plain(args[0]):
+            return recipes.sliced(self, *args)
         key = recipes.key_of(func, args, kwargs)
         recipe = recipes.look_up(key) if key is not None else None
         if recipe is not None:
-            return recipe.cook(self, args[0] if args else None)
+            return recipe.cook(self, args, kwargs)
         result = super().__torch_dispatch__(func, types, args, kwargs)
         if key is not None and not recipes.is_known(key):
-            recipes.remember(key, func, args, result)
+            recipes.remember(key, func, args, kwargs, result)
         return result
 
 
 _DEVICE = torch.ops.prim.device.default
+_SLICE = torch.ops.aten.slice.Tensor
 _SCALAR = torch.ops.aten._local_scalar_dense.default
 _NONZERO = torch.ops.aten.nonzero.default
 _GROUPED = torch.ops.aten._grouped_mm.default

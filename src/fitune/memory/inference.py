@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fitune.collector import uncollected
 from fitune.errors import ConfigError
 from fitune.memory.estimate import Estimate
 from fitune.memory.kv_cache import BITS
@@ -26,6 +27,7 @@ KV_CACHE, ENCODED, LOGITS = "kv cache", "encoder output", "logits"
 NUMBER_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
+@uncollected()
 def estimate_inference(config: Any, inference: Inference, *, exact: bool = False) -> Estimate:
     """What a model needs to answer.
 

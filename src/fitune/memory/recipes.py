@@ -3,7 +3,8 @@
 Knows torch's fake tensors; knows nothing of models or bytes. A trace asks torch the same question
 thousands of times: what shape comes of this operation on these shapes? torch remembers answers,
 too, but compares seventeen properties of each tensor to find one; tensors that are dense, without a
-known value and on the CPU differ in four.
+known value and on the CPU differ in three: type, shape and strides. Where a tensor begins in its
+storage changes where a view of it begins, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,19 +25,24 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A tensor of an operation's result."""
+    """A tensor of an operation's result.
+
+    Attributes:
+        offset: of a view: how much later than the viewed tensor it begins, in values.
+    """
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
     offset: int = 0
 
-    def bare(self, storage: torch.UntypedStorage | None) -> torch.Tensor:
-        """The meta tensor that is to be fake, in `storage` or in one of its own."""
-        if storage is None:
+    def bare(self, viewed: torch.Tensor | None) -> torch.Tensor:
+        """The meta tensor that is to be fake, in the storage of `viewed` or in one of its own."""
+        if viewed is None:
             return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
         bare = torch.empty(0, dtype=self.dtype, device="meta")
-        return bare.set_(storage, self.offset, self.shape, self.stride)
+        begin = viewed.storage_offset() + self.offset
+        return bare.set_(viewed.untyped_storage(), begin, self.shape, self.stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class Recipe:
 
     Attributes:
         kind: ``"new"``: tensors with a storage of their own each; ``"view"``: tensors of the first
-            argument's storage; ``"itself"``: the first argument; ``"constant"``: `constant`.
+            argument's storage; ``"itself"``: the first argument; ``"out"``: the argument of that
+            name; ``"constant"``: `constant`.
         made: the tensors.
         several: what holds them where the result is no tensor alone: `tuple` or `list`.
     """
@@ -55,18 +62,16 @@ class Recipe:
     several: type | None = None
     constant: Any = None
 
-    def cook(self, mode: FakeTensorMode, first: Any) -> Any:
-        """The result.
-
-        Args:
-            first: the operation's first argument.
-        """
+    def cook(self, mode: FakeTensorMode, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The result for an operation's arguments."""
         if self.kind == "itself":
-            return first
+            return args[0]
+        if self.kind == "out":
+            return kwargs["out"]
         if self.kind == "constant":
             return self.constant
-        held = first.untyped_storage() if self.kind == "view" else None
-        tensors = [_fake(mode, made.bare(held)) for made in self.made]
+        viewed = args[0] if self.kind == "view" else None
+        tensors = [_fake(mode, made.bare(viewed)) for made in self.made]
         return self.several(tensors) if self.several else tensors[0]
 
 
@@ -94,6 +99,8 @@ _BOOK: dict[Any, Recipe | None] = {}
 def key_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     """Equal for calls with the same result; None where that cannot be told."""
     parts: list[Any] = [func, torch.get_default_dtype()]  # which some results have
+    if func.overloadpacket is _AS_STRIDED:
+        parts.append(args[0].storage_offset())  # it counts from the storage's beginning
     if not _describe(parts, args):
         return None
     for name in kwargs:
@@ -101,6 +108,25 @@ def key_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any,
         if not _describe(parts, (kwargs[name],)):
             return None
     return tuple(parts)
+
+
+def sliced(
+    mode: FakeTensorMode,
+    tensor: FakeTensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> FakeTensor:
+    """``aten.slice`` of a plain tensor: without a recipe, since chunks of a loss, which are many,
+    each begin elsewhere."""
+    shape, stride = list(tensor.shape), list(tensor.stride())
+    first, last, _ = slice(start, end).indices(shape[dim])
+    offset = first * stride[dim]
+    shape[dim] = max(0, -((first - last) // step))  # rounded up
+    stride[dim] *= step
+    made = Made(tuple(shape), tuple(stride), tensor.dtype, offset)
+    return _fake(mode, made.bare(tensor))
 
 
 def look_up(key: Any) -> Recipe | None:
@@ -112,35 +138,49 @@ def is_known(key: Any) -> bool:
     return key in _BOOK
 
 
-def remember(key: Any, func: Any, args: Sequence[Any], result: Any) -> None:
-    """What `func` made of `args`: a recipe, or the note that there is none."""
+def remember(key: Any, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+    """What `func` made of its arguments: a recipe, or the note that there is none."""
     if len(_BOOK) >= MOST:
         _BOOK.clear()
-    _BOOK[key] = _recipe(func, args, result)
+    if kwargs.get("out") is result is not None:
+        # A result of another size would have changed its argument, and with it the key.
+        unchanged = key_of(func, args, kwargs) == key
+        _BOOK[key] = Recipe("out") if unchanged else None
+    else:
+        _BOOK[key] = _recipe(func, args, result)
+
+
+def is_plain(tensor: Any) -> bool:
+    """Whether type, shape and strides tell all that results depend on."""
+    return (
+        type(tensor) is FakeTensor
+        and tensor.constant is None
+        and tensor.fake_device == CPU
+        and tensor.layout is torch.strided
+        and not tensor.dtype.is_complex
+    )
 
 
 def _describe(parts: list[Any], values: Any) -> bool:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            if not isinstance(value, FakeTensor):
+    for value in values:  # by exact types, since isinstance is asked a million times a trace
+        kind = type(value)
+        if kind is FakeTensor:
+            if not is_plain(value):
                 return False
-            if value.constant is not None or value.fake_device != CPU:
-                return False
-            if value.layout is not torch.strided or value.is_complex():
-                return False
-            parts += (value.dtype, value.shape, value.stride(), value.storage_offset())
-        elif isinstance(value, list | tuple):
+            parts += (value.dtype, value.shape, value.stride())
+        elif kind in _PLAIN:
+            parts += (kind, value)
+        elif kind in _SEVERAL or isinstance(value, list | tuple):
             parts.append(len(value))
             if not _describe(parts, value):
                 return False
-        elif value is None or isinstance(value, _PLAIN):
-            parts += (type(value), value)
         else:
             return False
     return True
 
 
-_PLAIN = (
+_PLAIN = {
+    type(None),
     bool,
     int,
     float,
@@ -149,7 +189,8 @@ _PLAIN = (
     torch.device,
     torch.layout,
     torch.memory_format,
-)
+}
+_SEVERAL = {list, tuple}
 
 
 def _recipe(func: Any, args: Sequence[Any], result: Any) -> Recipe | None:
@@ -170,18 +211,24 @@ def _recipe(func: Any, args: Sequence[Any], result: Any) -> Recipe | None:
         return None
     if any(t.constant is not None or t.requires_grad or t.is_complex() for t in tensors):
         return None
-    made = tuple(Made(tuple(t.shape), t.stride(), t.dtype, t.storage_offset()) for t in tensors)
     if func.is_view or func.overloadpacket is _UNSAFE_VIEW:
         if not isinstance(first, FakeTensor):
             return None
         storage = first.untyped_storage()._cdata
         same = all(t.untyped_storage()._cdata == storage for t in tensors)
-        return Recipe("view", made, several) if same else None
+        return Recipe("view", _all_made(tensors, first.storage_offset()), several) if same else None
     if _writes(func) or not _all_own(tensors, args):
         return None
-    return Recipe("new", made, several)
+    return Recipe("new", _all_made(tensors), several)
 
 
+def _all_made(tensors: Sequence[FakeTensor], begin: int = 0) -> tuple[Made, ...]:
+    return tuple(
+        Made(tuple(t.shape), t.stride(), t.dtype, t.storage_offset() - begin) for t in tensors
+    )
+
+
+_AS_STRIDED = torch.ops.aten.as_strided
 _RESIZING = {torch.ops.aten.resize_, torch.ops.aten.set_, torch.ops.aten.resize_as_}
 _UNSAFE_VIEW = torch.ops.aten._unsafe_view  # which its schema does not call a view
 _INDEX = torch.ops.aten.index.Tensor

@@ -74,13 +74,14 @@ def fuse(model: nn.Module, compute: torch.dtype) -> Callable[[], None]:
 
 def _norm_forward(module: nn.Module) -> Forward | None:
     """Of a root-mean-square norm, None where `module` is something else."""
+    # The name first: a whole model's parameters would be listed for each module around a layer.
+    if not type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
+        return None
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     named = dict(module.named_parameters())
     if not (isinstance(eps, float) and list(named) == ["weight"] and named["weight"].ndim == 1):
         return None
     weight = named["weight"]
-    if not type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
-        return None
 
     def like(offset: float) -> Forward:
         return lambda x: rms_norm(x, weight, eps, offset)
