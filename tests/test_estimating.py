@@ -181,7 +181,7 @@ def test_the_plan_fills_the_budget(llama: str) -> None:
     result = asked(llama, budget=budget, seq=64, dtype="fp32", checkpointing=False)
     plan, how = result.plan, result.training
     assert plan is not None and how is not None
-    assert plan.tensor_bytes == live_bytes(budget, "cpu")
+    assert plan.tensor_bytes == live_bytes(budget, "cpu", dtype="fp32")
     assert {(cell.way.method, cell.seq) for cell in plan.cells} == {
         ("full", 64),
         ("lora", 64),

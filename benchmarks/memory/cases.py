@@ -99,8 +99,8 @@ def outcome(case: Case, most: int) -> Outcome:
     Args:
         most: rows beyond which nobody asks.
     """
-    room = live_bytes(case.budget, "cpu")
     one = case.cell(1)
+    room = live_bytes(case.budget, "cpu", dtype=one.training.options.dtype)
     found = largest_batch(one.config, one.training, room, pooling=one.pooling, most=most)
     planned = ran(case, found.rows) if found.rows else {"ended": None}
     more = ran(case, found.rows + 1) if found.rows < most else {"ended": False}

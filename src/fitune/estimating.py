@@ -329,7 +329,9 @@ def _plan(
     lengths = tuple(n for n in LENGTHS if n <= most) or (training.seq,)
     if question.seq is not None:
         lengths = (training.seq,)
-    room = live_bytes(target.budget, target.kernels, target.capability)
+    room = live_bytes(
+        target.budget, target.kernels, target.capability, dtype=training.options.dtype
+    )
     built: Any = meta_model(model.config, training, model.pooling)
     cells = plan_matrix(
         model.config,

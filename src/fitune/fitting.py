@@ -42,7 +42,9 @@ def models_that_fit(question: Question, on: Watching) -> FittingModels:
     )
     import_libraries(adapters=training.options.method in FROZEN_BASE)
     start = time.perf_counter()
-    room = live_bytes(target.budget, target.kernels, target.capability)
+    room = live_bytes(
+        target.budget, target.kernels, target.capability, dtype=training.options.dtype
+    )
     on.progress("models that fit", 0, len(bundled_models()))
     found = []
     # Encoders read short rows only.

@@ -26,7 +26,7 @@ CASES = (
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.line)
 def test_the_largest_micro_batch_fits_and_twice_as_many_rows_do_not(case: Case) -> None:
     one = case.cell(1)
-    room = live_bytes(case.budget, "cpu")
+    room = live_bytes(case.budget, "cpu", dtype=one.training.options.dtype)
     planned = largest_batch(one.config, one.training, room, pooling=one.pooling).rows
     assert planned > 1
     held = ran(case, planned)

@@ -104,4 +104,5 @@ def _fits_unchecked(approach: Finetuned, ready: Ready) -> bool | None:
     )
     source = approach.source
     estimate = estimate_training(read_config(source), step, pooling=read_pooling(source.folder))
-    return estimate.peak_bytes <= live_bytes(approach.work.memory_bytes, planned.device)
+    budget = approach.work.memory_bytes
+    return estimate.peak_bytes <= live_bytes(budget, planned.device, dtype=options.dtype)

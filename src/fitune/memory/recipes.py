@@ -216,7 +216,11 @@ def _recipe(func: Any, args: Sequence[Any], result: Any) -> Recipe | None:
             return None
         storage = first.untyped_storage()._cdata
         same = all(t.untyped_storage()._cdata == storage for t in tensors)
-        return Recipe("view", _all_made(tensors, first.storage_offset()), several) if same else None
+        return (
+            Recipe("view", _all_made(tensors, int(first.storage_offset())), several)
+            if same
+            else None
+        )
     if _writes(func) or not _all_own(tensors, args):
         return None
     return Recipe("new", _all_made(tensors), several)
@@ -224,7 +228,7 @@ def _recipe(func: Any, args: Sequence[Any], result: Any) -> Recipe | None:
 
 def _all_made(tensors: Sequence[FakeTensor], begin: int = 0) -> tuple[Made, ...]:
     return tuple(
-        Made(tuple(t.shape), t.stride(), t.dtype, t.storage_offset() - begin) for t in tensors
+        Made(tuple(t.shape), t.stride(), t.dtype, int(t.storage_offset()) - begin) for t in tensors
     )
 
 
