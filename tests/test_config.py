@@ -64,6 +64,26 @@ PROMPT = {**COMMON, "model": [None, 3], "max_length": [0, -1, 1.5]}
 OF_APPROACH: dict[str, dict[str, list[Any]]] = {
     "majority": COMMON,
     "linear": {**COMMON, "regularization": [0, -1.0, NAN, INF, "strong", None, True]},
+    "ngram": {
+        **COMMON,
+        "word_order": [0, 21, 1.5, None, "two"],
+        "character_order": [0, 21, 1.5, None],
+        "smoothing": ["laplace", None, 1],
+    },
+    "hmm": {
+        **COMMON,
+        "tokens": ["letters", None, 1],
+        "states": [0, -1, 1.5, None, "many"],
+        "iterations": [0, 1.5, None],
+        "smoothing": [0, -1.0, NAN, INF, None],
+        "seed": [-1, 0.5],
+    },
+    "knn": {
+        **COMMON,
+        "retriever": ["qdrant", None, 1],
+        "model": [3, True],
+        "neighbours": [0, -1, 1.5, "all"],
+    },
     "prompt": PROMPT,
     "few-shot": {**PROMPT, "examples": [0, -1, None, 1.5]},
     "finetuned": {

@@ -27,7 +27,8 @@ TIERS = [
     {"report"},
     {
         *("results", "entries", "machine", "saved", "resuming", "checking"),
-        *("targets", "questions", "fitting", "weighing", "estimating", "profiling", "api"),
+        *("targets", "questions", "fitting", "weighing", "estimating", "profiling"),
+        *("corpora", "modelling", "api"),
     },
     {"cli"},
 ]
@@ -37,7 +38,8 @@ ORDERED = [
     ["errors", "names", "sizes", "config", "taskproblems", "taskfile"],
     [
         *("results", "entries", "machine", "saved", "resuming", "checking"),
-        *("targets", "questions", "fitting", "weighing", "estimating", "profiling", "api"),
+        *("targets", "questions", "fitting", "weighing", "estimating", "profiling"),
+        *("corpora", "modelling", "api"),
     ],
 ]
 

@@ -21,6 +21,7 @@ NAMES = [
     "estimate",
     "evaluate",
     "ladder",
+    "lm",
     "load",
     "plan",
     "profile",

@@ -23,7 +23,7 @@ from fitune.errors import (
 )
 
 if TYPE_CHECKING:
-    from fitune.api import check, doctor, estimate, evaluate, ladder, load, plan, profile, tune
+    from fitune.api import check, doctor, estimate, evaluate, ladder, lm, load, plan, profile, tune
     from fitune.config import Task
     from fitune.training.callbacks import Callback
 
@@ -37,6 +37,7 @@ _LAZY = {
     "estimate": "fitune.api",
     "evaluate": "fitune.api",
     "ladder": "fitune.api",
+    "lm": "fitune.api",
     "load": "fitune.api",
     "plan": "fitune.api",
     "profile": "fitune.api",
@@ -60,6 +61,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "ladder",
+    "lm",
     "load",
     "plan",
     "profile",

@@ -23,6 +23,7 @@ from fitune.evaluation.significance import interval
 from fitune.ladder.climb import Climb, Entry, Watching, climb, further_metrics, naming
 from fitune.ladder.rung import Rung
 from fitune.machine import diagnose, environment
+from fitune.modelling import Modelling, compare
 from fitune.profiling import profile_entry
 from fitune.questions import Question
 from fitune.report.write import write_report
@@ -33,6 +34,7 @@ from fitune.results import (
     EvaluateResult,
     FittingModels,
     LadderResult,
+    LmResult,
     ProfileResult,
     TuneResult,
 )
@@ -209,6 +211,22 @@ def evaluate(
         ),
         notes=tuple(notes),
     )
+
+
+def lm(corpus: str | Path, *, on: Watching | None = None, **options: Any) -> LmResult:
+    """Language models side by side: n-gram, hidden Markov, recurrent networks, transformer.
+
+    Args:
+        corpus: a text file, or a folder of them.
+        on: told of progress.
+        options: as the command line has them, with underscores, e.g. ``tokens="characters"``,
+            ``models="ngram,lstm"``: see `modelling.Modelling`.
+
+    Raises:
+        FituneError: any user mistake, in one sentence.
+        TypeError: there is no such option.
+    """
+    return compare(Modelling(str(corpus), **options), on or Silent())
 
 
 def load(run: str | Path, rung: str | None = None) -> SavedModel:

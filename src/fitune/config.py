@@ -108,6 +108,55 @@ class Linear(ApproachConfig):
     regularization: float = Field(10.0, gt=0, description="Inverse strength C, as scikit-learn's.")
 
 
+class NGram(ApproachConfig):
+    """N-gram models of words and characters for every label, and Bayes' rule."""
+
+    use: Literal["ngram"] = "ngram"
+    word_order: int = Field(
+        2, gt=0, le=20, description="Words in the longest n-gram; every order up to it is a model."
+    )
+    character_order: int = Field(
+        5, gt=0, le=20, description="Characters in the longest n-gram of another model."
+    )
+    smoothing: Literal["kneser-ney", "absolute"] = Field(
+        "kneser-ney",
+        description="Where the probability of n-grams never seen comes from: interpolated "
+        "Kneser-Ney with three discounts an order, or back-off with one.",
+    )
+
+
+class Hmm(ApproachConfig):
+    """A hidden Markov model for every label, and Bayes' rule."""
+
+    use: Literal["hmm"] = "hmm"
+    tokens: Literal["words", "characters", "subwords"] = Field(
+        "words", description="What a state says."
+    )
+    states: Positive = Field(2, description="Hidden ones of each label's model.")
+    iterations: Positive = Field(10, description="Of Baum-Welch, at the most.")
+    smoothing: float = Field(
+        100.0,
+        gt=0,
+        description="Tokens, spread as in the label's rows, that each state has as well.",
+    )
+    seed: int | None = Field(None, ge=0, lt=2**32, description="Default: the task's.")
+
+
+class Knn(ApproachConfig):
+    """The labels of the most similar training rows, in a vote weighted by similarity."""
+
+    use: Literal["knn"] = "knn"
+    retriever: Literal["bm25", "dense", "hybrid"] = Field(
+        "hybrid", description="Compares words, vectors of an encoder, or both."
+    )
+    model: str | None = Field(
+        None, description="For `dense` and `hybrid`: the encoder; default: `minilm-l6`. " + MODEL
+    )
+    neighbours: Positive | None = Field(
+        None, description="How many rows vote; default: chosen on the validation rows."
+    )
+
+
 class Prompt(ApproachConfig):
     """A decoder with an instruction and no examples."""
 
@@ -287,6 +336,9 @@ class Custom(ApproachConfig):
 KNOWN: dict[str, type[ApproachConfig]] = {
     "majority": Majority,
     "linear": Linear,
+    "ngram": NGram,
+    "hmm": Hmm,
+    "knn": Knn,
     "prompt": Prompt,
     "few-shot": FewShot,
     "finetuned": Finetuned,
@@ -301,6 +353,9 @@ def _tag(value: Any) -> str:
 AnyApproach = Annotated[
     Annotated[Majority, Tag("majority")]
     | Annotated[Linear, Tag("linear")]
+    | Annotated[NGram, Tag("ngram")]
+    | Annotated[Hmm, Tag("hmm")]
+    | Annotated[Knn, Tag("knn")]
     | Annotated[Prompt, Tag("prompt")]
     | Annotated[FewShot, Tag("few-shot")]
     | Annotated[Finetuned, Tag("finetuned")]

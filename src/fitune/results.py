@@ -13,6 +13,7 @@ from fitune.evaluation.significance import Interval
 from fitune.hardware import Machine
 from fitune.ladder.recommend import Recommendation
 from fitune.ladder.rung import Rung
+from fitune.language_models.figures import ModelFigures
 from fitune.memory.estimate import Estimate
 from fitune.memory.explain import Explanation
 from fitune.memory.familiar import FamiliarRow
@@ -376,3 +377,36 @@ class FittingModels:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class LmResult:
+    """Language models side by side on one corpus.
+
+    Attributes:
+        corpus: as the user wrote it.
+        unit: what a sequence is: lines, sections or documents.
+        tokens: words, characters or subwords.
+        vocabulary: how many there are.
+        train_tokens: of the training texts, ends of sequences not counted.
+        sequences: of training, validation and test.
+        models: in the order asked for.
+        saved, plot: what was written; None where it was not asked for.
+        seconds: that all of it took.
+    """
+
+    corpus: str
+    unit: str
+    tokens: str
+    vocabulary: int
+    train_tokens: int
+    sequences: tuple[int, int, int]
+    models: tuple[ModelFigures, ...]
+    notes: tuple[str, ...]
+    saved: Path | None
+    plot: Path | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A perplexity that is infinite is null."""
+        return {**asdict(self), "models": [model.to_json() for model in self.models]}

@@ -102,6 +102,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         for kind, base, _changed in [
             (config.Majority, {}, one("majority", name="mine")),
             (config.Linear, one("linear"), one("linear", name="mine")),
+            (config.NGram, one("ngram"), one("ngram", name="mine")),
+            (config.Hmm, one("hmm"), one("hmm", name="mine")),
+            (config.Knn, one("knn", retriever="bm25"), one("knn", retriever="bm25", name="mine")),
             (config.Prompt, PROMPT, one("prompt", model="DECODER", name="mine")),
             (config.FewShot, SHOTS, one("few-shot", model="DECODER", examples=2, name="mine")),
             (config.Finetuned, tuned(), tuned(name="mine")),
@@ -110,6 +113,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     },
     "Majority.max_train_rows": ({}, one("majority", max_train_rows=9)),
     "Linear.max_train_rows": (one("linear"), one("linear", max_train_rows=9)),
+    "NGram.max_train_rows": (one("ngram"), one("ngram", max_train_rows=9)),
+    "Hmm.max_train_rows": (one("hmm"), one("hmm", max_train_rows=9)),
+    "Knn.max_train_rows": (
+        one("knn", retriever="bm25"),
+        one("knn", retriever="bm25", max_train_rows=9),
+    ),
     "Prompt.max_train_rows": (PROMPT, one("prompt", model="DECODER", max_train_rows=9)),
     "FewShot.max_train_rows": (
         SHOTS,
@@ -118,6 +127,26 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Finetuned.max_train_rows": (tuned(), tuned(max_train_rows=9)),
     "Custom.max_train_rows": (one("plug:Constant"), one("plug:Constant", max_train_rows=9)),
     "Linear.regularization": (one("linear"), one("linear", regularization=0.1)),
+    "NGram.word_order": (one("ngram"), one("ngram", word_order=1)),
+    "NGram.character_order": (one("ngram"), one("ngram", character_order=1)),
+    "NGram.smoothing": (one("ngram"), one("ngram", smoothing="absolute")),
+    "Hmm.tokens": (one("hmm"), one("hmm", tokens="characters")),
+    "Hmm.states": (one("hmm"), one("hmm", states=1)),
+    "Hmm.iterations": (one("hmm"), one("hmm", iterations=1)),
+    "Hmm.smoothing": (one("hmm"), one("hmm", smoothing=1.0)),
+    "Hmm.seed": (one("hmm"), one("hmm", seed=1)),
+    "Knn.retriever": (
+        one("knn", retriever="hybrid", model="ENCODER"),
+        one("knn", retriever="dense", model="ENCODER"),
+    ),
+    "Knn.model": (
+        one("knn", retriever="dense", model="ENCODER"),
+        one("knn", retriever="dense", model="WIDE"),
+    ),
+    "Knn.neighbours": (
+        one("knn", retriever="bm25", neighbours=1),
+        one("knn", retriever="bm25", neighbours=9),
+    ),
     "Prompt.model": (PROMPT, one("prompt", model="BASE")),
     "Prompt.max_length": (
         {**PROMPT, **data(too_long="truncate")},
@@ -334,6 +363,7 @@ def ladder(
     tiny_decoder: Path,
     tiny_base_decoder: Path,
     tiny_encoder: Path,
+    wide_encoder: Path,
 ) -> Iterator[Ladder]:
     folder = tmp_path_factory.mktemp("fields")
     (folder / "rows.csv").write_text(BOTH)
@@ -344,6 +374,7 @@ def ladder(
     (folder / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected", *pairs]))
     (folder / "plug.py").write_text(PLUG)
     models = {"ENCODER": tiny_encoder, "DECODER": tiny_decoder, "BASE": tiny_base_decoder}
+    models["WIDE"] = wide_encoder
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))

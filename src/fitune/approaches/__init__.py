@@ -7,6 +7,9 @@ one, write a file and a line here; a user's own is named in the task file in the
 APPROACHES: dict[str, str] = {
     "majority": "fitune.approaches.majority:Majority",
     "linear": "fitune.approaches.linear:Linear",
+    "ngram": "fitune.approaches.ngram:NGram",
+    "hmm": "fitune.approaches.hmm:Hmm",
+    "knn": "fitune.approaches.knn:Knn",
     "prompt": "fitune.approaches.prompt:Prompt",
     "few-shot": "fitune.approaches.fewshot:FewShot",
     "finetuned": "fitune.approaches.finetuned:Finetuned",

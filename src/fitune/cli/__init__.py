@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "ladder": ("fitune.cli.ladder", "climb from baseline to fine-tuned model, and recommend"),
     "tune": ("fitune.cli.tune", "train one approach with full control"),
     "evaluate": ("fitune.cli.evaluate", "score a saved run on rows"),
+    "lm": ("fitune.cli.lm", "language models side by side, from n-grams to a transformer"),
     "doctor": ("fitune.cli.doctor", "what this machine has, what is missing, how to get it"),
 }
 

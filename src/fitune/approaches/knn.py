@@ -1,0 +1,130 @@
+"""The labels of the nearest training rows, in a vote.
+
+Knows retrievers and labels; knows nothing of how rows are compared, and learns nothing but how many
+of them to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fitune import config
+from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.data.rows import Rows
+from fitune.errors import ConfigError
+from fitune.models.source import resolve_source
+from fitune.names import lookup
+from fitune.retrieval import RETRIEVERS, Hit, Retriever, make_retriever
+from fitune.runs import read_json, write_json
+
+NEIGHBOURS = (1, 2, 3, 5, 8, 12, 20, 30, 50)
+"""How many are tried on the validation rows."""
+
+MODEL = "minilm-l6"
+
+_PRIOR = 1e-3  # of one vote: decides where nothing similar was found, and where votes are equal
+
+
+class Knn:
+    """Votes weighted by similarity (Dudani 1976) among the `k` nearest; for classify only."""
+
+    def __init__(self, options: config.Knn, work: Work) -> None:
+        if not work.labels:
+            raise ConfigError(
+                f"approach 'knn' chooses among labels, and the task's kind is '{work.task.kind}'",
+                fix="remove it from approaches, or set kind: classify",
+            )
+        if options.retriever == "bm25" and options.model:
+            raise ConfigError(
+                f"knn has a model ('{options.model}') and retriever bm25, which compares words",
+                fix="set retriever: hybrid or dense, or remove the model",
+            )
+        self._options = options
+        self.work = work
+        self.labels = work.labels
+        self.k = options.neighbours or NEIGHBOURS[0]
+        self._label_of = np.zeros(0, dtype=np.int64)  # of each training row
+
+    def fit(self, train: Rows, validation: Rows) -> None:
+        self.work.progress("indexing rows", 0, 1)
+        self._retriever = self._empty()
+        self._retriever.build(_texts(train))
+        self._label_of = np.array([self.labels.index(answer) for answer in train.answers])
+        self.work.progress("indexing rows", 1, 1)
+        if self._options.neighbours is None:
+            hits = self._retriever.search(_texts(validation), NEIGHBOURS[-1])
+            scores = {
+                k: self.work.score(self._vote(hits, k), validation)
+                for k in NEIGHBOURS
+                if k <= max(NEIGHBOURS[0], len(train))
+            }
+            self.k = max(scores, key=scores.__getitem__)  # the first, so the fewest, of equals
+
+    def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
+        answers = self._vote(self._retriever.search(_texts(rows), self.k), self.k)
+        progress("answering", len(rows), len(rows))
+        return answers
+
+    def _empty(self) -> Retriever:
+        if self._options.retriever == "bm25":
+            return make_retriever("bm25")
+        from fitune.retrieval.encoder import Encoder
+
+        task = self.work.task
+        source = resolve_source(
+            self._options.model or MODEL,
+            download=task.download,
+            trust_remote_code=task.trust_remote_code,
+        )
+        encoder = Encoder(source, device=self.work.device)
+        return make_retriever(self._options.retriever, model=encoder)
+
+    def _vote(self, found: Sequence[Sequence[Hit]], k: int) -> list[Prediction]:
+        prior = np.bincount(self._label_of, minlength=len(self.labels)) / len(self._label_of)
+        answers = []
+        for hits in found:
+            near = hits[:k]
+            votes = prior * _PRIOR
+            # A cosine below 0 is a likeness of nothing, not a vote against.
+            weights = [max(hit.score, 0.0) for hit in near]
+            np.add.at(votes, self._label_of[[hit.passage for hit in near]], weights)
+            shares = votes / votes.sum()
+            label = self.labels[int(shares.argmax())]
+            answers.append(Prediction(label, tuple(float(share) for share in shares)))
+        return answers
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self._retriever.parameters, 0, len(self._label_of))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        resolved: dict[str, Any] = {"neighbours": self.k}
+        if self._options.retriever != "bm25":
+            resolved["model"] = self._options.model or MODEL
+        return self._options.model_dump() | resolved
+
+    def save(self, folder: Path) -> None:
+        self._retriever.save(folder / "retriever")
+        about = {"retriever": self._options.retriever, "neighbours": self.k}
+        rows = {"labels": list(self.labels), "rows": self._label_of.tolist()}
+        write_json(folder / "knn.json", about | rows)
+
+    @classmethod
+    def load(cls, folder: Path, work: Work) -> Knn:
+        saved = read_json(folder / "knn.json")
+        options = config.Knn(retriever=saved["retriever"], neighbours=saved["neighbours"])
+        made = cls(options, work)
+        made._label_of = np.array(saved["rows"], dtype=np.int64)
+        # `options` has checked that it is one of fitune's own.
+        kind = lookup(options.retriever, RETRIEVERS, "retriever")
+        made._retriever = kind.load(folder / "retriever")
+        return made
+
+
+def _texts(rows: Rows) -> list[str]:
+    return ["\n".join(turn.text for turn in row.turns) for row in rows]
