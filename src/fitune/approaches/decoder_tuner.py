@@ -72,13 +72,18 @@ class DecoderTuner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed or 0)
             self.model = prepare(model, method, options)
-        self.packed = options.packing and can_pack(self.model, self.work.device)
-        self.fused = options.fused and head_is_last(self.model)
+        self._choose_layout()
         if options.packing and not self.packed and self.work.device == "cpu":
             self.work.notice(
                 f"rows are padded to one length: '{self.source.name}' cannot read rows laid end to "
                 "end"
             )
+
+    def _choose_layout(self) -> None:
+        """How rows lie in a batch: the same for a trained model and for one read again, whose
+        scores would else differ in the last digits."""
+        self.packed = self.options.packing and can_pack(self.model, self.work.device)
+        self.fused = self.options.fused and head_is_last(self.model)
 
     def _quantize(self, model: Any, compute_dtype: torch.dtype) -> Any:
         """Layer by layer on its way to the device, which so never holds the unquantized model."""
@@ -184,4 +189,5 @@ class DecoderTuner:
         self.model = load_saved_decoder(
             folder, self.source, device=self.work.device, quantize=self._quantize
         )
+        self._choose_layout()
         self.max_new_tokens = read_json(folder / "answering.json")["max_new_tokens"]

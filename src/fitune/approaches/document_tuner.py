@@ -83,6 +83,7 @@ class DocumentTuner(DecoderTuner):
         self.model = load_saved_decoder(
             folder, self.source, device=self.work.device, quantize=self._quantize
         )
+        self._choose_layout()
 
 
 def stream_rows(
