@@ -3,6 +3,7 @@ that classifies and one that writes, run now under the kernel's own limit."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -33,3 +34,15 @@ def test_the_largest_micro_batch_fits_and_twice_as_many_rows_do_not(case: Case) 
     assert held["ended"] is True, held
     assert held["held"] >= 0.8 * case.budget
     assert ran(case, 2 * planned)["ended"] is False
+
+
+def test_the_published_cases() -> None:
+    """30 at least; whatever was planned ended, and nothing was refused that needs much less."""
+    found = json.loads((ROOT / "benchmarks" / "memory" / "fit.json").read_text("utf-8"))
+    planned = [each for each in found if each["rows"]]
+    assert len(found) >= 30
+    assert len(planned) >= 20
+    assert all(each["ended"] is True for each in planned)
+    assert {each["broken"] for each in found} <= {"", "timid"}
+    for each in found:  # what needs a tenth more than there is was never planned
+        assert each["predicted"] < 1.1 * each["case"]["budget"] or not each["rows"]
