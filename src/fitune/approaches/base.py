@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fitune.config import Task
 from fitune.data.rows import Rows
+from fitune.errors import ConfigError
 from fitune.training.callbacks import Callback
 
 Progress = Callable[[str, int, int], None]
@@ -105,3 +106,15 @@ class Approach(Protocol):
     @classmethod
     def load(cls, folder: Path, work: Work) -> Approach:
         """Read what `save` wrote; the result answers exactly as before."""
+
+
+def check_labels(use: str, work: Work) -> None:
+    """
+    Raises:
+        ConfigError: the task of an approach that chooses among labels has none.
+    """
+    if not work.labels:
+        raise ConfigError(
+            f"approach '{use}' chooses among labels, and the task's kind is '{work.task.kind}'",
+            fix="remove it from approaches, or set kind: classify",
+        )

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.approaches.base import Cost, Prediction, Progress, Work, check_labels
 from fitune.config import ApproachConfig
 from fitune.data.rows import Rows
-from fitune.errors import ConfigError, DataError
+from fitune.errors import DataError
 from fitune.language_models import Floats, Ids, LanguageModel
 from fitune.language_models.bayes import (
     choose_weights,
@@ -54,12 +54,7 @@ class Generative(Generic[Options]):
     schema: ClassVar[type[ApproachConfig]]
 
     def __init__(self, options: Options, work: Work) -> None:
-        if not work.labels:
-            raise ConfigError(
-                f"approach '{self.use}' chooses among labels, and the task's kind is "
-                f"'{work.task.kind}'",
-                fix="remove it from approaches, or set kind: classify",
-            )
+        check_labels(self.use, work)
         self._options = options
         self.work = work
         self.labels = work.labels
@@ -74,7 +69,7 @@ class Generative(Generic[Options]):
         raise NotImplementedError
 
     def fit(self, train: Rows, validation: Rows) -> None:
-        texts, self.rows = _texts(train), len(train)
+        texts, self.rows = train.whole_texts, len(train)
         if not any(text.strip() for text in texts):
             raise DataError(
                 f"there is no text in any of the {len(texts):,} training rows",
@@ -98,11 +93,11 @@ class Generative(Generic[Options]):
             )
         known = Rows(tuple(row for row in validation if row.answer in self.labels))
         self.weights = choose_weights(
-            self._likelihoods(_texts(known)), self.priors, self._numbers(known)
+            self._likelihoods(known.whole_texts), self.priors, self._numbers(known)
         )
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
-        found = posteriors(self._likelihoods(_texts(rows)), self.priors, self.weights)
+        found = posteriors(self._likelihoods(rows.whole_texts), self.priors, self.weights)
         progress("answering", len(rows), len(rows))
         return [
             Prediction(self.labels[int(row.argmax())], tuple(float(p) for p in row))
@@ -167,7 +162,3 @@ class Generative(Generic[Options]):
                 for place, prior in enumerate(made.priors)
             ]
         return made
-
-
-def _texts(rows: Rows) -> list[str]:
-    return ["\n".join(turn.text for turn in row.turns) for row in rows]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fitune import config
-from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.approaches.base import Cost, Prediction, Progress, Work, check_labels
 from fitune.data.rows import Rows
 from fitune.errors import ConfigError
 from fitune.models.source import resolve_source
@@ -33,11 +33,7 @@ class Knn:
     """Votes weighted by similarity (Dudani 1976) among the `k` nearest; for classify only."""
 
     def __init__(self, options: config.Knn, work: Work) -> None:
-        if not work.labels:
-            raise ConfigError(
-                f"approach 'knn' chooses among labels, and the task's kind is '{work.task.kind}'",
-                fix="remove it from approaches, or set kind: classify",
-            )
+        check_labels("knn", work)
         if options.retriever == "bm25" and options.model:
             raise ConfigError(
                 f"knn has a model ('{options.model}') and retriever bm25, which compares words",
@@ -52,11 +48,11 @@ class Knn:
     def fit(self, train: Rows, validation: Rows) -> None:
         self.work.progress("indexing rows", 0, 1)
         self._retriever = self._empty()
-        self._retriever.build(_texts(train))
+        self._retriever.build(train.whole_texts)
         self._label_of = np.array([self.labels.index(answer) for answer in train.answers])
         self.work.progress("indexing rows", 1, 1)
         if self._options.neighbours is None:
-            hits = self._retriever.search(_texts(validation), NEIGHBOURS[-1])
+            hits = self._retriever.search(validation.whole_texts, NEIGHBOURS[-1])
             scores = {
                 k: self.work.score(self._vote(hits, k), validation)
                 for k in NEIGHBOURS
@@ -65,7 +61,7 @@ class Knn:
             self.k = max(scores, key=scores.__getitem__)  # the first, so the fewest, of equals
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
-        answers = self._vote(self._retriever.search(_texts(rows), self.k), self.k)
+        answers = self._vote(self._retriever.search(rows.whole_texts, self.k), self.k)
         progress("answering", len(rows), len(rows))
         return answers
 
@@ -124,7 +120,3 @@ class Knn:
         kind = lookup(options.retriever, RETRIEVERS, "retriever")
         made._retriever = kind.load(folder / "retriever")
         return made
-
-
-def _texts(rows: Rows) -> list[str]:
-    return ["\n".join(turn.text for turn in row.turns) for row in rows]

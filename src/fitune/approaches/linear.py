@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fitune import config
-from fitune.approaches.base import Cost, Prediction, Progress, Work
+from fitune.approaches.base import Cost, Prediction, Progress, Work, check_labels
 from fitune.data.rows import Rows
-from fitune.errors import ConfigError, DataError
+from fitune.errors import DataError
 from fitune.runs import read_json, write_json
 
 _VIEWS: tuple[dict[str, Any], ...] = (
@@ -29,12 +29,7 @@ class Linear:
     """Multinomial logistic regression on TF-IDF features; for classify only."""
 
     def __init__(self, options: config.Linear, work: Work) -> None:
-        if not work.labels:
-            raise ConfigError(
-                f"approach 'linear' chooses among labels, and the task's kind is "
-                f"'{work.task.kind}'",
-                fix="remove it from approaches, or set kind: classify",
-            )
+        check_labels("linear", work)
         self._options = options
         self.work = work
         self.labels = work.labels
@@ -49,7 +44,7 @@ class Linear:
         from sklearn.linear_model import LogisticRegression
 
         self.rows = len(train)
-        texts = _texts(train)
+        texts = train.whole_texts
         self.work.progress("logistic regression", 0, 1)
         views = []
         for view in _VIEWS:
@@ -88,7 +83,7 @@ class Linear:
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
         from scipy.special import softmax
 
-        logits = self._features(_texts(rows)) @ self.weights.T + self.bias
+        logits = self._features(rows.whole_texts) @ self.weights.T + self.bias
         probabilities = softmax(logits, axis=1)
         progress("answering", len(rows), len(rows))
         return [
@@ -142,7 +137,3 @@ class Linear:
             vectorizer.idf_ = tensors[f"idf.{i}"]
             made.views.append(vectorizer)
         return made
-
-
-def _texts(rows: Rows) -> list[str]:
-    return ["\n".join(turn.text for turn in row.turns) for row in rows]

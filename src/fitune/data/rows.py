@@ -82,6 +82,11 @@ class Rows(Sequence[Row]):
         return [row.text for row in self.rows]
 
     @property
+    def whole_texts(self) -> list[str]:
+        """All that each row says before its answer: earlier turns and its text, a line each."""
+        return ["\n".join(turn.text for turn in row.turns) for row in self.rows]
+
+    @property
     def answers(self) -> list[str]:
         """The answers; rows without one give an empty string."""
         return [row.answer or "" for row in self.rows]
