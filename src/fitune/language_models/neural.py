@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -308,30 +308,41 @@ def save_network(folder: Path, module: nn.Module, record: dict[str, Any]) -> Non
     write_json(folder / "model.json", record)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `save_network` wrote beside the weights.
+class Networked(Protocol):
+    """A model around a network."""
 
-    Raises:
-        RunError: missing or damaged.
-    """
-    record: dict[str, Any] = read_json(folder / "model.json")
-    return record
+    @property
+    def network(self) -> nn.Module: ...
 
 
-def load_weights(folder: Path, module: nn.Module) -> None:
-    """Fill `module` with the weights that `save_network` wrote.
+Made = TypeVar("Made", bound=Networked)
+
+
+def load_network(
+    folder: Path, kind: Callable[[int, Any, Training], Made], options: Callable[..., Any]
+) -> Made:
+    """A model as `save_network` wrote it, with its weights in `network`.
+
+    Args:
+        kind: makes it of the vocabulary's size, its options and its training.
+        options: of this kind of model, by name.
 
     Raises:
         RunError: missing, damaged, or of another shape.
     """
     from safetensors.torch import load_model
 
+    record = read_json(folder / "model.json")
+    with explain_damage(folder / "model.json"):
+        training = Training(**record["training"])
+        made = kind(int(record["vocabulary"]), options(**record["options"]), training)
     with explain_damage(folder / "model.safetensors"):
         try:
-            load_model(module, str(folder / "model.safetensors"))
+            load_model(made.network, str(folder / "model.safetensors"))
         except RuntimeError as error:  # torch's, about names and shapes
             raise ValueError(str(error).splitlines()[0]) from error
-    module.eval()
+    made.network.eval()
+    return made
 
 
 def as_record(vocabulary: int, options: Any, training: Training) -> dict[str, Any]:

@@ -29,14 +29,12 @@ from fitune.language_models.neural import (
     count,
     distribution,
     learn,
-    load_weights,
+    load_network,
     mean_loss,
-    read_record,
     save_network,
     silent,
     some,
 )
-from fitune.runs import explain_damage
 from fitune.training.kernels.head_loss import head_loss_sum
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -258,12 +256,7 @@ class Recurrent:
         Raises:
             RunError: missing or damaged.
         """
-        record = read_record(folder)
-        with explain_damage(folder / "model.json"):
-            options = RecurrentOptions(**record["options"])
-            made = cls(int(record["vocabulary"]), options, Training(**record["training"]))
-        load_weights(folder, made.network)
-        return made
+        return load_network(folder, cls, RecurrentOptions)
 
 
 class Rnn(Recurrent):

@@ -28,15 +28,13 @@ from fitune.language_models.neural import (
     count,
     distribution,
     learn,
-    load_weights,
+    load_network,
     mean_loss,
-    read_record,
     save_network,
     silent,
     some,
 )
 from fitune.language_models.windows import drawn, framed, last_window, score_in_windows
-from fitune.runs import explain_damage
 from fitune.training.kernels.fused import fused_layers
 from fitune.training.objectives.sft import Sft
 from fitune.training.packing import can_pack
@@ -228,9 +226,4 @@ class Transformer:
         Raises:
             RunError: missing or damaged.
         """
-        record = read_record(folder)
-        with explain_damage(folder / "model.json"):
-            options = TransformerOptions(**record["options"])
-            made = cls(int(record["vocabulary"]), options, Training(**record["training"]))
-        load_weights(folder, made.network)
-        return made
+        return load_network(folder, cls, TransformerOptions)
