@@ -5,7 +5,7 @@ Knows causal language models and templates; the course of training is `finetuned
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ import torch
 from torch import nn
 
 from fitune import config
-from fitune.approaches.base import Prediction, Progress, Work
+from fitune.approaches.base import Prediction, Progress
 from fitune.approaches.decoder import Answerer, answer_tokens
+from fitune.approaches.tuner import Subject
 from fitune.data.batches import micro_batches
+from fitune.data.encoded import Encoded
+from fitune.data.kept_tokens import kept
 from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
-from fitune.data.template import ChatTemplate, Encoded
-from fitune.models.architecture import Architecture
+from fitune.data.template import ChatTemplate
 from fitune.models.load import load_decoder, training_config
 from fitune.models.save import load_saved_decoder, save_decoder
-from fitune.models.source import ModelSource
+from fitune.models.source import cache_folder
 from fitune.quantization.weights import quantize_linear_layers
 from fitune.runs import read_json, write_json
 from fitune.training.loop import Trained, Validation
@@ -36,22 +38,13 @@ from fitune.training.precision import precision
 class DecoderTuner:
     """A causal language model that learns to write the rows' answers."""
 
-    def __init__(
-        self,
-        source: ModelSource,
-        architecture: Architecture,
-        tokenizer: Any,
-        options: config.Finetuned,
-        work: Work,
-    ) -> None:
-        self.source = source
-        self.tokenizer = tokenizer
-        self.options = options
-        self.work = work
+    def __init__(self, subject: Subject) -> None:
+        self.source, self.tokenizer = subject.source, subject.tokenizer
+        self.options, self.work = subject.options, subject.work
         self.template = ChatTemplate(
-            tokenizer,
-            instruction=work.task.instruction,
-            chat_template=work.task.chat_template,
+            self.tokenizer,
+            instruction=self.work.task.instruction,
+            chat_template=self.work.task.chat_template,
         )
         self.max_new_tokens = 0
         self.packed = self.fused = False
@@ -93,6 +86,11 @@ class DecoderTuner:
     def encode(self, row: Row) -> Encoded:
         return self.template.encode(row)
 
+    def encode_all(self, rows: Sequence[Row]) -> Iterable[Any]:
+        """`encode` of each, many at a time, or as an earlier start kept them."""
+        template = self.template
+        return kept(cache_folder() / "tokens", template.identity, rows, template.encode_all)
+
     def encode_rows(
         self, rows: Rows, *, what: str, max_length: int, **limits: Any
     ) -> tuple[list[Encoded], list[int], list[str]]:
@@ -102,6 +100,7 @@ class DecoderTuner:
             tokenizer=self.tokenizer,
             what=what,
             max_length=max_length,
+            together=self.encode_all,
             **limits,
         )
 

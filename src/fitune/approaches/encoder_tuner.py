@@ -5,7 +5,7 @@ Knows classifiers and templates; the course of training is `finetuned`'s matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from fitune import config
-from fitune.approaches.base import Prediction, Progress, Work
+from fitune.approaches.base import Prediction, Progress
+from fitune.approaches.tuner import Subject
+from fitune.data.encoded import Encoded
+from fitune.data.kept_tokens import kept
 from fitune.data.limits import encode_rows
 from fitune.data.rows import Row, Rows
-from fitune.data.template import Encoded, TextTemplate
+from fitune.data.template import TextTemplate
 from fitune.inference.classify import classify
-from fitune.models.architecture import Architecture
 from fitune.models.classifier import NativeClassifier, load_classifier
 from fitune.models.save import load_saved_classifier, save_classifier
-from fitune.models.source import ModelSource
+from fitune.models.source import cache_folder
 from fitune.quantization.weights import quantize_linear_layers
 from fitune.training.class_weights import label_weights
 from fitune.training.loop import Trained, Validation
@@ -35,21 +37,12 @@ from fitune.training.precision import precision
 class EncoderTuner:
     """An encoder and its head, for one task's labels."""
 
-    def __init__(
-        self,
-        source: ModelSource,
-        architecture: Architecture,
-        tokenizer: Any,
-        options: config.Finetuned,
-        work: Work,
-    ) -> None:
-        self.source = source
-        self.tokenizer = tokenizer
-        self.options = options
-        self.work = work
-        self.labels = work.labels
-        self.index = {label: i for i, label in enumerate(work.labels)}
-        self.template = TextTemplate(tokenizer)
+    def __init__(self, subject: Subject) -> None:
+        self.source, self.tokenizer = subject.source, subject.tokenizer
+        self.options, self.work = subject.options, subject.work
+        self.labels = self.work.labels
+        self.index = {label: i for i, label in enumerate(self.labels)}
+        self.template = TextTemplate(self.tokenizer)
         self.model: Any = None
 
     def build(self, method: Method, options: config.Finetuned) -> None:
@@ -70,6 +63,11 @@ class EncoderTuner:
     def encode(self, row: Row) -> Encoded:
         return self.template.encode(row)
 
+    def encode_all(self, rows: Sequence[Row]) -> Iterable[Encoded]:
+        """`encode` of each, many at a time, or as an earlier start kept them."""
+        template = self.template
+        return kept(cache_folder() / "tokens", template.identity, rows, template.encode_all)
+
     def encode_rows(
         self, rows: Rows, *, what: str, max_length: int, **limits: Any
     ) -> tuple[list[Encoded], list[int], list[str]]:
@@ -79,6 +77,7 @@ class EncoderTuner:
             tokenizer=self.tokenizer,
             what=what,
             max_length=max_length,
+            together=self.encode_all,
             **limits,
         )
 
@@ -129,6 +128,7 @@ class EncoderTuner:
             max_length=self.options.max_length,
             too_long=self.work.task.data.too_long,
             what="answered",
+            together=self.template.encode_all,
         )
         for note in notes:
             self.work.notice(note)

@@ -18,11 +18,12 @@ import torch
 
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work
-from fitune.approaches.tuner import Tuner
+from fitune.approaches.fitting_options import refuse_unfit
+from fitune.approaches.tuner import Subject, Tuner
 from fitune.approaches.tuners import TUNERS, with_objective
+from fitune.data.encoded import Encoded
 from fitune.data.rows import Rows
-from fitune.data.template import Encoded
-from fitune.errors import ConfigError, TrainingError
+from fitune.errors import TrainingError
 from fitune.hardware import this_machine
 from fitune.malloc import FRAGMENTED, has_plenty, prepare_for_training
 from fitune.memory.estimate import estimate_training
@@ -39,18 +40,17 @@ from fitune.quantization.weights import count_parameters
 from fitune.runs import read_json, write_json
 from fitune.training.attention import training_attention
 from fitune.training.callbacks import Callbacks
-from fitune.training.defaults import default_method, resolve, room_for_rows
+from fitune.training.defaults import resolve
 from fitune.training.kernels.fused import fused_layers
 from fitune.training.loop import Settings, Trained, train
 from fitune.training.methods import (
     METHODS,
-    check_options,
     fingerprint,
     trainable_parameters,
     with_adapter,
 )
 from fitune.training.objectives import Objective
-from fitune.training.optim import OPTIMIZERS, parameter_groups, require_device
+from fitune.training.optim import OPTIMIZERS, parameter_groups
 from fitune.training.precision import Precision, precision
 from fitune.training.rates import rate_factors
 from fitune.training.sinks import make_sinks
@@ -107,42 +107,15 @@ class Finetuned:
             model=self.source.name,
         )
         self.tuner: Tuner = lookup(options.objective or "", TUNERS, "objective")(
-            self.source, self.architecture, self.tokenizer, options, work
+            Subject(self.source, self.tokenizer, options, work)
         )
-        self._check()
+        refuse_unfit(options, self.architecture, self.source.name, work)
         self._cost = Cost(self.architecture.parameters, 0, 0)
         self.trained: Trained | None = None
 
     @property
     def _decodes(self) -> bool:
         return self.architecture.kind == "decoder"
-
-    def _check(self) -> None:
-        options = self._options
-        lookup(options.method or "full", METHODS, "method")
-        lookup(options.optimizer, OPTIMIZERS, "optimizer")
-        require_device(options.optimizer, self.work.device)
-        limit = room_for_rows(options, self.architecture)
-        if limit < 1:
-            raise ConfigError(
-                f"virtual_tokens is {options.virtual_tokens:,}, and '{self.source.name}' was made "
-                f"for {self.architecture.max_length:,} tokens",
-                fix="set virtual_tokens to far less",
-            )
-        if options.max_length and options.max_length > limit:
-            less = "" if limit == self.architecture.max_length else ", less the virtual ones"
-            raise ConfigError(
-                f"max_length {options.max_length:,} is more than the {limit:,} tokens that "
-                f"'{self.source.name}' was made for{less}",
-                fix=f"set max_length to at most {limit}",
-            )
-        if options.class_weights and (self._decodes or self.work.task.kind != "classify"):
-            raise ConfigError(
-                "class_weights is for a classification head, and "
-                f"'{self.source.name}' writes its answers",
-                fix="remove class_weights, or use an encoder, e.g. minilm-l6",
-            )
-        check_options(options, default_method(self.architecture.kind))
 
     def fit(self, train_rows: Rows, validation: Rows) -> None:
         """Train, or go on from a checkpoint in the work's folder.
@@ -310,7 +283,7 @@ class Finetuned:
             read_config(self.source),
             planned,
             lengths,
-            live_bytes(self.work.memory_bytes, planned.device),
+            live_bytes(self.work.memory_bytes, planned.device, dtype=planned.options.dtype),
             architecture=self.architecture,
             pooling=read_pooling(self.source.folder),
         )
@@ -332,7 +305,7 @@ class Finetuned:
             needed = estimate_training(read_config(self.source), step, pooling=pooling).peak_bytes
         prepare_for_training(needed, budget)
         grown = needed * FRAGMENTED if has_plenty(needed, budget) else needed
-        return max(0, live_bytes(budget, "cpu") - grown)
+        return max(0, live_bytes(budget, "cpu", dtype=planned.options.dtype) - grown)
 
     def _encode(
         self, rows: Rows, what: str, max_length: int, *, drop: bool

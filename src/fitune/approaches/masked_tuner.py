@@ -15,21 +15,19 @@ import torch
 from torch import nn
 
 from fitune import config
-from fitune.approaches.base import Prediction, Progress, Work
-from fitune.approaches.document_tuner import likelihoods, perplexities, stream_rows
+from fitune.approaches.base import Prediction, Progress
+from fitune.approaches.documents import Judged, judged, likelihoods, perplexities, stream_rows
+from fitune.approaches.tuner import Subject
 from fitune.data.batches import Batch, micro_batches
+from fitune.data.encoded import Encoded, Reason
 from fitune.data.rows import Row, Rows
 from fitune.data.stream import MaskedStream
-from fitune.data.template import Encoded, Reason
 from fitune.errors import ConfigError
-from fitune.models.architecture import Architecture
 from fitune.models.load import load_masked, training_config
 from fitune.models.save import load_saved_masked, save_language_model
-from fitune.models.source import ModelSource
 from fitune.training.loop import Trained, Validation
 from fitune.training.methods import Method, prepare
 from fitune.training.objectives import Masked
-from fitune.training.objectives.likelihood import log_probs
 from fitune.training.precision import precision
 
 METHODS_OF_WHOLE_MODELS = ("full", "freeze", "head", "bitfit")
@@ -39,23 +37,17 @@ METHODS_OF_WHOLE_MODELS = ("full", "freeze", "head", "bitfit")
 class MaskedTuner:
     """An encoder with its head for hidden tokens."""
 
-    def __init__(
-        self,
-        source: ModelSource,
-        architecture: Architecture,
-        tokenizer: Any,
-        options: config.Finetuned,
-        work: Work,
-    ) -> None:
+    def __init__(self, subject: Subject) -> None:
+        options = subject.options
         if options.method not in (None, *METHODS_OF_WHOLE_MODELS) and ":" not in options.method:
             raise ConfigError(
                 f"method '{options.method}' does not go with objective 'masked': a whole model is "
                 "saved, whose trunk can then be tuned to classify",
                 fix=f"use {', '.join(METHODS_OF_WHOLE_MODELS)}",
             )
-        self.source, self.tokenizer = source, tokenizer
-        self.options, self.work = options, work
-        self.stream = MaskedStream(tokenizer)
+        self.source, self.tokenizer = subject.source, subject.tokenizer
+        self.options, self.work = options, subject.work
+        self.stream = MaskedStream(self.tokenizer)
         self.model: Any = None
         self._new_head = False
 
@@ -142,19 +134,15 @@ class MaskedTuner:
         not hidden are taken to be as likely as those that are."""
         assert self.options.max_length
 
-        def judge(items: Sequence[Encoded]) -> list[tuple[float, int]]:
+        def judge(items: Sequence[Encoded]) -> list[Judged]:
             objective = self._masked(items, fixed=True)
-            found = [(0.0, 0)] * len(items)
-            done = 0
-            for batch in self._batches(objective, items):
-                counts = [len(objective.hide(row)[1]) for row in batch.rows]
-                said = log_probs(self.model, batch, counts).tolist()
-                for row, nats, hidden in zip(batch.rows, said, counts, strict=True):
-                    tokens = items[row].reasons.count(Reason.TEXT)
-                    found[row] = nats * tokens / hidden, tokens
-                done += len(counts)
-                progress("answering", done, len(items))
-            return found
+            counts = [len(objective.hide(row)[1]) for row in range(len(items))]
+            found = judged(self.model, self._batches(objective, items), counts, progress)
+            tokens = [item.reasons.count(Reason.TEXT) for item in items]
+            return [
+                (nats * count / hidden, count)
+                for (nats, hidden), count in zip(found, tokens, strict=True)
+            ]
 
         return likelihoods(self.stream, rows, self.options.max_length, judge)
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from fitune import config
-from fitune.approaches.base import Prediction, Progress, Work
+from fitune.approaches.base import Prediction, Progress
 from fitune.approaches.decoder_tuner import DecoderTuner
+from fitune.approaches.tuner import Subject
 from fitune.data.preference import refuse_unpaired
 from fitune.data.rows import Row, Rows
 from fitune.errors import ConfigError
 from fitune.evaluation.metrics import METRICS
 from fitune.evaluation.significance import interval
-from fitune.models.architecture import Architecture
-from fitune.models.source import ModelSource
 from fitune.training.checkpoint import load_parameters, save_parameters
 from fitune.training.loop import Trained, Validation
 from fitune.training.objectives.dpo import Dpo, EncodedPair, pair_log_probs
@@ -36,18 +34,12 @@ class PreferenceTuner(DecoderTuner):
     is no second copy of it: what it says of every pair is computed once and kept.
     """
 
-    def __init__(
-        self,
-        source: ModelSource,
-        architecture: Architecture,
-        tokenizer: Any,
-        options: config.Finetuned,
-        work: Work,
-    ) -> None:
-        super().__init__(source, architecture, tokenizer, options, work)
-        if options.label_smoothing and options.label_smoothing >= 0.5:
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        smoothing = subject.options.label_smoothing
+        if smoothing and smoothing >= 0.5:
             raise ConfigError(
-                f"label_smoothing is {options.label_smoothing:g}, and with objective dpo it is the "
+                f"label_smoothing is {smoothing:g}, and with objective dpo it is the "
                 "share of pairs that are the wrong way round, which is below 0.5",
                 fix="lower it, e.g. to 0.1",
             )
@@ -65,7 +57,14 @@ class PreferenceTuner(DecoderTuner):
             DataError: they are no pair of different answers.
         """
         refuse_unpaired(Rows((row,)), "validation")
-        return EncodedPair(self.template.encode(row), self.template.encode(_rejected(row)))
+        return EncodedPair(super().encode(row), super().encode(_rejected(row)))
+
+    def encode_all(self, rows: Sequence[Row]) -> Iterable[EncodedPair]:
+        for row in rows:
+            refuse_unpaired(Rows((row,)), "validation")
+        rejected = super().encode_all([_rejected(row) for row in rows])
+        for pair in zip(super().encode_all(rows), rejected, strict=True):
+            yield EncodedPair(*pair)
 
     def objective(  # type: ignore[override]
         self, items: Sequence[EncodedPair], rows: list[Row], smoothing: float

@@ -6,18 +6,35 @@ Knows the questions only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
 from fitune import config
-from fitune.approaches.base import Prediction, Progress
+from fitune.approaches.base import Prediction, Progress, Work
+from fitune.data.encoded import Encoded
 from fitune.data.rows import Row, Rows
-from fitune.data.template import Encoded
+from fitune.models.source import ModelSource
 from fitune.training.loop import Trained, Validation
 from fitune.training.methods import Method
 from fitune.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tuned, and for which work: every tuner is made of it.
+
+    Attributes:
+        tokenizer: of transformers.
+        options: those whose default depends on the rows are not resolved yet.
+    """
+
+    source: ModelSource
+    tokenizer: Any
+    options: config.Finetuned
+    work: Work
 
 
 class Tuner(Protocol):

@@ -9,82 +9,32 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
+from fitune.data.encoded import Encoded, Pairs, Reason
+from fitune.data.jinja import DEFAULT_CHAT_TEMPLATE, Message, choose_jinja, render
+from fitune.data.kept_tokens import identity
 from fitune.data.rows import Row, Turn
+from fitune.data.tokenizing import TOGETHER, Asking, ask, ask_together
 from fitune.errors import ConfigError, DataError
 
-DEFAULT_CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message.role == 'system' -%}{{ message.content + '\\n\\n' }}"
-    "{%- elif message.role == 'user' -%}{{ 'User: ' + message.content + '\\n' }}"
-    "{%- else -%}{{ 'Assistant: ' + message.content + eos_token + '\\n' }}{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
-)
-"""For tokenizers without a chat template: plain words, since such models know no role tokens."""
-
+__all__ = [
+    "DEFAULT_CHAT_TEMPLATE",
+    "ChatTemplate",
+    "Encoded",
+    "Reason",
+    "TextTemplate",
+    "adds_bos",
+    "where",
+]
 
 _MARK = "\ufdd0"
 """Splits the letters of what only spells a special token; a noncharacter, which no text holds."""
 
 _PROBE = "answer-of-fitune"
 """Stands for an answer where the template's own words around it are wanted."""
-
-
-class Reason(str, Enum):
-    """Why a token is there, and so why it is learned or masked."""
-
-    BOS = "beginning of text"
-    ROLE = "template"
-    PROMPT = "prompt"
-    TEXT = "text"
-    ANSWER = "answer"
-    END = "end of turn"
-    DOCUMENT = "document"
-    DOCUMENT_END = "end of document"
-
-    @property
-    def learned(self) -> bool:
-        return self in _LEARNED
-
-
-_LEARNED = frozenset({Reason.ANSWER, Reason.END, Reason.DOCUMENT, Reason.DOCUMENT_END})
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One row as a model sees it.
-
-    Attributes:
-        tokens: token ids.
-        reasons: why each is there, as long as `tokens`.
-        cut: how many tokens of the row's text were cut off to fit.
-    """
-
-    tokens: tuple[int, ...]
-    reasons: tuple[Reason, ...]
-    cut: int = 0
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens that it takes in a batch."""
-        return len(self)
-
-    @property
-    def learned(self) -> tuple[bool, ...]:
-        """Whether each token is one that the model learns to write."""
-        return tuple(reason.learned for reason in self.reasons)
-
-
-_Pairs = list[tuple[int, Reason]]
 
 
 class ChatTemplate:
@@ -108,7 +58,7 @@ class ChatTemplate:
     ) -> None:
         self.tokenizer = tokenizer
         self.instruction = instruction
-        self.jinja = _choose_jinja(tokenizer, chat_template)
+        self.jinja = choose_jinja(tokenizer, chat_template)
         if tokenizer.eos_token_id is None:
             raise ConfigError(
                 "the tokenizer has no end-of-text token, so no model could learn when to stop",
@@ -116,7 +66,7 @@ class ChatTemplate:
             )
         try:
             head, body = self._body([{"role": "user", "content": "a"}], "b")
-            self._tokenize_body(head, body, "b")
+            ask(tokenizer, self._tokenize_body(head, body, "b"))
         except DataError as error:
             raise ConfigError(
                 f"chat template '{chat_template}' does not write an assistant turn after a "
@@ -127,37 +77,56 @@ class ChatTemplate:
             # Written by the template, it is there exactly once for whoever renders it.
             self.jinja = "{{- bos_token -}}" + self.jinja
 
+    @functools.cached_property
+    def identity(self) -> str | None:
+        """Of what, besides a row, decides its tokens; None where that cannot be told."""
+        return identity(self.tokenizer, jinja=self.jinja, instruction=self.instruction)
+
     def encode(self, row: Row) -> Encoded:
         """The whole conversation with its answer; every assistant turn is learned.
 
         Raises:
             DataError: the row has no answer, so nothing in it can be learned.
         """
+        return ask(self.tokenizer, self._encode(row))
+
+    def encode_all(self, rows: Iterable[Row]) -> Iterator[Encoded]:
+        """`encode` of each, many at a time, which is faster."""
+        return ask_together(self.tokenizer, map(self._encode, rows))
+
+    def _encode(self, row: Row) -> Asking[Encoded]:
         if not (row.answer or "").strip():
             raise DataError(
                 f"{where(row)} has nothing to learn: it has no answer",
                 fix="give it one or remove it",
             )
         answer = {"role": "assistant", "content": self._literal(row.answer or "")}
-        _, pairs = self._walk([*self._messages(row), answer])
+        _, pairs = yield from self._walk([*self._messages(row), answer])
         while pairs and not pairs[-1][1].learned:  # nothing is learned from a turn's line break
             pairs.pop()
-        return _encoded(pairs)
+        return Encoded.of(pairs)
 
     def prompt(self, row: Row, examples: Sequence[Row] = ()) -> Encoded:
         """The tokens after which the model writes its answer; `examples` go before, as turns.
 
         Without examples, exactly the tokens with which `encode` of the same row begins.
         """
+        return ask(self.tokenizer, self._prompt(row, examples))
+
+    def prompt_all(self, rows: Iterable[Row], examples: Sequence[Row] = ()) -> Iterator[Encoded]:
+        """`prompt` of each, many at a time, which is faster."""
+        return ask_together(self.tokenizer, (self._prompt(row, examples) for row in rows))
+
+    def _prompt(self, row: Row, examples: Sequence[Row]) -> Asking[Encoded]:
         messages = self._messages(row, examples)
-        done, pairs = self._walk(messages)
+        done, pairs = yield from self._walk(messages)
         head = self._render(messages, generation=True)
-        return _encoded(self._follow(done, pairs, head, messages))
+        return Encoded.of((yield from self._follow(done, pairs, head, messages)))
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer right after a generation prompt, its end of turn included."""
         head, body = self._body([{"role": "user", "content": "a"}], self._literal(text))
-        pairs = self._tokenize_body(head, body, self._literal(text))
+        pairs = ask(self.tokenizer, self._tokenize_body(head, body, self._literal(text)))
         return tuple(token for token, reason in pairs if reason is not Reason.ROLE)
 
     @functools.cached_property
@@ -178,7 +147,8 @@ class ChatTemplate:
     @functools.cached_property
     def _lead(self) -> str:
         lead, _ = self._frame
-        return self.tokenizer.decode(self._ids(lead), skip_special_tokens=True).strip()
+        (tokens,) = ask(self.tokenizer, _ids(lead))
+        return self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
     @functools.cached_property
     def _frame(self) -> tuple[str, str]:
@@ -213,7 +183,7 @@ class ChatTemplate:
         text = text.replace(_MARK, "")
         return self._special_text.sub(lambda m: m[0][0] + _MARK + m[0][1:], text)
 
-    def _messages(self, row: Row, examples: Sequence[Row] = ()) -> list[dict[str, str]]:
+    def _messages(self, row: Row, examples: Sequence[Row] = ()) -> list[Message]:
         turns: list[Turn] = []
         for example in examples:
             turns += [*example.turns, Turn("assistant", example.answer or "")]
@@ -224,24 +194,10 @@ class ChatTemplate:
             first["content"] = f"{self._literal(self.instruction)}\n\n{first['content']}"
         return messages
 
-    def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
-        from jinja2 import TemplateError
+    def _render(self, messages: list[Message], *, generation: bool) -> str:
+        return render(self.tokenizer, self.jinja, messages, generation=generation)
 
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=generation,
-                chat_template=self.jinja,
-            )
-        except (TemplateError, LookupError, TypeError, ValueError) as error:
-            roles = " → ".join(message["role"] for message in messages)
-            raise DataError(
-                f"the model's chat template refuses a conversation of {roles} ({error})",
-                fix="set chat_template: default, or change the rows' roles",
-            ) from error
-
-    def _body(self, messages: list[dict[str, str]], answer: str) -> tuple[str, str]:
+    def _body(self, messages: list[Message], answer: str) -> tuple[str, str]:
         """What stands before an assistant turn, and that turn as the template writes it."""
         head = self._render(messages, generation=True)
         full = self._render([*messages, {"role": "assistant", "content": answer}], generation=False)
@@ -253,55 +209,41 @@ class ChatTemplate:
             )
         return head, full[len(head) :]
 
-    def _walk(self, messages: list[dict[str, str]]) -> tuple[str, _Pairs]:
+    def _walk(self, messages: list[Message]) -> Asking[tuple[str, Pairs]]:
         """Text and tokens of a conversation up to the end of its last assistant turn."""
-        done, pairs = "", []  # type: str, _Pairs
+        done, pairs = "", []  # type: str, Pairs
         for i, message in enumerate(messages):
             if message["role"] == "assistant":
                 head, body = self._body(messages[:i], message["content"])
-                pairs = self._follow(done, pairs, head, messages[:i])
-                pairs += self._tokenize_body(head, body, message["content"])
+                pairs = yield from self._follow(done, pairs, head, messages[:i])
+                pairs += yield from self._tokenize_body(head, body, message["content"])
                 done = head + body
         return done, pairs
 
-    def _follow(
-        self, done: str, pairs: _Pairs, head: str, messages: list[dict[str, str]]
-    ) -> _Pairs:
+    def _follow(self, done: str, pairs: Pairs, head: str, messages: list[Message]) -> Asking[Pairs]:
         """The tokens of `done` and those that lead from there to the end of `head`."""
         if not head.startswith(done):
             # The template rewrites earlier turns (drops their reasoning, say): what was learned
             # there is not what is seen later, so only the last answer is learned.
             done, pairs = "", []
-        return pairs + self._tokenize_prompt(head[len(done) :], messages, first=not done)
+        text = head[len(done) :]
+        return pairs + (yield from self._tokenize_prompt(text, messages, first=not done))
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for piece in text.split(_MARK):
-            ids += self.tokenizer(piece, add_special_tokens=False).input_ids if piece else []
-        return ids
-
-    def _tokenize_prompt(self, text: str, messages: list[dict[str, str]], *, first: bool) -> _Pairs:
+    def _tokenize_prompt(self, text: str, messages: list[Message], *, first: bool) -> Asking[Pairs]:
         spans = self._spans(text, messages)
-        pairs: _Pairs = []
-        for at, piece in _pieces(text):
-            encoding = self.tokenizer(
-                piece, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast
-            )
-            reasons = [Reason.PROMPT] * len(encoding.input_ids)
-            if self.tokenizer.is_fast:
+        pieces = list(_pieces(text))
+        pairs: Pairs = []
+        for (at, _), tokens in zip(pieces, (yield [piece for _, piece in pieces]), strict=True):
+            reasons = [Reason.PROMPT] * len(tokens.ids)
+            if (offsets := tokens.offsets) is not None:
                 # Offsets tell the rows' words from the template's; only the display needs it.
-                reasons = [
-                    Reason.PROMPT
-                    if any(a < at + end and at + start < b for a, b in spans)
-                    else Reason.ROLE
-                    for start, end in encoding.offset_mapping
-                ]
-            pairs += zip(encoding.input_ids, reasons, strict=True)
+                reasons = _within([(a - at, b - at) for a, b in spans], offsets)
+            pairs += zip(tokens.ids, reasons, strict=True)
         if first and pairs and pairs[0][0] == self.tokenizer.bos_token_id:
             pairs[0] = (pairs[0][0], Reason.BOS)
         return pairs
 
-    def _spans(self, text: str, messages: list[dict[str, str]]) -> list[tuple[int, int]]:
+    def _spans(self, text: str, messages: list[Message]) -> list[tuple[int, int]]:
         """Where in `text`, the end of a rendered conversation, its messages' words stand."""
         text = self._special_text.sub(lambda m: "\0" * len(m[0]), text)
         spans, end = [], len(text)
@@ -313,20 +255,25 @@ class ChatTemplate:
                 end = at
         return spans
 
-    def _tokenize_body(self, head: str, body: str, answer: str) -> _Pairs:
+    def _tokenize_body(self, head: str, body: str, answer: str) -> Asking[Pairs]:
         """Tokens of an assistant turn, split from the prompt where generation would start."""
         cut = self._end_of_answer(body, answer.strip())
-        spoken, tail = body[:cut], body[cut:]
-        tokens = self._continue(head, spoken)
-        reasons = [Reason.ANSWER] * len(tokens)
-        after = self._ids(tail)
+        before, spoken = head[-64:], body[:cut]
+        # Tokenizers that mark word starts give a text another first token when it stands alone, so
+        # it is tokenized with what is before it where the seam falls between tokens, and alone
+        # where not: at generation, the prompt's tokens are fixed before the answer's first one is
+        # written.
+        ahead, joint, after = yield from _ids(before, before + spoken, body[cut:])
+        tokens = joint[len(ahead) :]
+        if joint[: len(ahead)] != ahead:
+            (tokens,) = yield from _ids(spoken)
         stop = next((i for i, token in enumerate(after) if token in self._special), None)
         if stop is None:
             # The template has no end of turn: without one learned, generation never stops.
             after, stop = [self.tokenizer.eos_token_id, *after], 0
-        tokens += after
-        reasons += [Reason.END] * (stop + 1) + [Reason.ROLE] * (len(after) - stop - 1)
-        return list(zip(tokens, reasons, strict=True))
+        reasons = [Reason.ANSWER] * len(tokens) + [Reason.END] * (stop + 1)
+        reasons += [Reason.ROLE] * (len(after) - stop - 1)
+        return list(zip(tokens + after, reasons, strict=True))
 
     def _end_of_answer(self, body: str, answer: str) -> int:
         """Where in an assistant turn its answer ends.
@@ -346,19 +293,6 @@ class ChatTemplate:
             )
         return at + len(answer)
 
-    def _continue(self, head: str, text: str) -> list[int]:
-        """Tokens of `text` as they follow `head`.
-
-        Tokenizers that mark word starts give a text another first token when it stands alone, so
-        both are tokenized together where the seam falls between tokens, and apart where not: at
-        generation, the prompt's tokens are fixed before the answer's first one is written.
-        """
-        tail = head[-64:]
-        before, joint = self._ids(tail), self._ids(tail + text)
-        if joint[: len(before)] == before:
-            return joint[len(before) :]
-        return self._ids(text)
-
 
 class TextTemplate:
     """For encoders: the text between the tokenizer's own special tokens; nothing is written.
@@ -369,32 +303,28 @@ class TextTemplate:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
+    @functools.cached_property
+    def identity(self) -> str | None:
+        """As `ChatTemplate.identity`."""
+        return identity(self.tokenizer)
+
     def encode(self, row: Row) -> Encoded:
         """Turns of a conversation are joined by line breaks; the answer is not part of it."""
-        encoding = self.tokenizer(
-            "\n".join(turn.text for turn in row.turns),
-            split_special_tokens=True,
-            return_special_tokens_mask=True,
-        )
-        reasons = (Reason.ROLE if added else Reason.TEXT for added in encoding.special_tokens_mask)
-        return Encoded(tuple(encoding.input_ids), tuple(reasons))
+        (item,) = self.encode_all([row])
+        return item
 
-
-def _choose_jinja(tokenizer: Any, chat_template: str) -> str:
-    if chat_template == "default":
-        return DEFAULT_CHAT_TEMPLATE
-    if chat_template == "auto":
-        own = getattr(tokenizer, "chat_template", None)
-        if isinstance(own, dict):
-            own = own.get("default")
-        return own or DEFAULT_CHAT_TEMPLATE
-    try:
-        return Path(chat_template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"chat_template '{chat_template}' is neither 'auto', 'default' nor a readable file",
-            fix="give the path of a Jinja file",
-        ) from error
+    def encode_all(self, rows: Iterable[Row]) -> Iterator[Encoded]:
+        """`encode` of each, many at a time, which is faster."""
+        rest = iter(rows)
+        while some := list(islice(rest, TOGETHER)):
+            batch = self.tokenizer(
+                ["\n".join(turn.text for turn in row.turns) for row in some],
+                split_special_tokens=True,
+                return_special_tokens_mask=True,
+            )
+            for tokens, mask in zip(batch.input_ids, batch.special_tokens_mask, strict=True):
+                reasons = (Reason.ROLE if added else Reason.TEXT for added in mask)
+                yield Encoded(tuple(tokens), tuple(reasons))
 
 
 def adds_bos(tokenizer: Any) -> bool:
@@ -404,8 +334,22 @@ def adds_bos(tokenizer: Any) -> bool:
     return tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
 
 
-def _encoded(pairs: _Pairs) -> Encoded:
-    return Encoded(tuple(token for token, _ in pairs), tuple(reason for _, reason in pairs))
+def _ids(*texts: str) -> Asking[list[list[int]]]:
+    """Token ids of each text; what stands between marks is tokenized apart."""
+    pieces = [[piece for piece in text.split(_MARK) if piece] for text in texts]
+    tokens = iter((yield [*chain.from_iterable(pieces)]))
+    return [[token for _ in some for token in next(tokens).ids] for some in pieces]
+
+
+def _within(spans: Iterable[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[Reason]:
+    """Of each token, whether any of its letters is in one of the spans."""
+    reasons = [Reason.ROLE] * len(offsets)
+    for a, b in spans:
+        reasons = [
+            Reason.PROMPT if a < end and start < b else reason
+            for (start, end), reason in zip(offsets, reasons, strict=True)
+        ]
+    return reasons
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
