@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from fitune.config import Finetuned
 from fitune.errors import ConfigError
 from fitune.training.methods import layers_of, trainable_parameters
+from fitune.training.methods.parts import embeds
 
 
 def rate_factors(model: Any, options: Finetuned) -> dict[str, float]:
@@ -58,16 +57,9 @@ def _depths(model: Any) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         if id(parameter) in depth_of:
             found[name] = depth_of[id(parameter)]
-        elif parameter is not output and _embeds(model, name):
+        elif parameter is not output and embeds(model, name):
             found[name] = len(layers)
     return found
-
-
-def _embeds(model: nn.Module, name: str) -> bool:
-    """Whether a parameter belongs to the embeddings: to a table, or to what families put beside one
-    (a norm, a projection)."""
-    owner = name.rpartition(".")[0]
-    return isinstance(model.get_submodule(owner), nn.Embedding) or "embed" in owner
 
 
 def _output_weight(model: Any) -> Any:

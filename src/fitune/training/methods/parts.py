@@ -35,8 +35,12 @@ def freeze(model: Any, options: Finetuned) -> Any:
         )
     model.requires_grad_(True)
     base = model.base_model
-    embeddings = getattr(base, "embeddings", None) or model.get_input_embeddings()
-    embeddings.requires_grad_(False)
+    stacks = [module for module in base.modules() if isinstance(module, nn.ModuleList)]
+    in_layers = {id(parameter) for stack in stacks for parameter in stack.parameters()}
+    for name, parameter in base.named_parameters():
+        # Of positions, too: one that trains below frozen layers has gradients go through them all.
+        if id(parameter) not in in_layers and embeds(base, name):
+            parameter.requires_grad_(False)
     for layer in layers[:k]:
         layer.requires_grad_(False)
     return model
@@ -74,6 +78,13 @@ def bitfit(model: Any, options: Finetuned) -> Any:
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.requires_grad or id(parameter) not in inside)
     return model
+
+
+def embeds(model: nn.Module, name: str) -> bool:
+    """Whether a parameter belongs to the embeddings: to a table, or to what families put beside one
+    (a norm, a projection)."""
+    owner = name.rpartition(".")[0]
+    return isinstance(model.get_submodule(owner), nn.Embedding) or "embed" in owner
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
