@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
+from fitune.collector import uncollected
+
 
 def memory_events(work: Callable[[], object]) -> list[int]:
     """Bytes taken (or, negative, given back), in order."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    gc.collect()  # what an earlier test left in cycles is not given back meanwhile
+    with uncollected(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = profiler.profiler.kineto_results.events()
     found = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]

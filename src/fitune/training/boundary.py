@@ -146,8 +146,8 @@ def find_boundary(
         return None
     hidden = _hidden(seen.outputs[layers[first - 1]])
     rest = {layer: _rest(output) for layer, output in seen.outputs.items()}
-    # What trains below the boundary need not be a layer (MPNet's and DeBERTa's position tables are
-    # beside them): autograd knows whether it had a say.
+    # What trains below the boundary need not be a layer (DeBERTa's convolution is beside them):
+    # autograd knows whether it had a say.
     if hidden is None or hidden.requires_grad or hidden.shape[:2] != input_ids.shape:
         return None
     if any(each is not None and any(value is not None for value in each) for each in rest.values()):
