@@ -17,7 +17,7 @@ TARGET = Path(__file__).with_name("task-file.md")
 INTRODUCTION = """\
 # The task file
 
-<!-- Written by docs/write_task_file.py from the schema in src/fitune/config.py: edit there. -->
+<!-- Written by docs/write_task_file.py from the schema in src/fitune/config/: edit there. -->
 
 A task file is one YAML file that says what is asked, of which rows, how it is judged, and which
 ways are tried. Two lines are enough:

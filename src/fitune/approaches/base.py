@@ -30,11 +30,30 @@ class Prediction:
         text: the label, or the generated answer.
         scores: for classify, the probability of each label, in the order of the task's labels.
         stopped: for generate, whether the model ended its answer by itself.
+        passages: what was looked up and shown to the model, best first; None where nothing is.
     """
 
     text: str
     scores: tuple[float, ...] | None = None
     stopped: bool | None = None
+    passages: tuple[Shown, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A passage that a model was shown.
+
+    Attributes:
+        place: where it stands, for people: a document and its headings, or a training row.
+        text: its words, as shown.
+        score: the retriever's.
+        cited: whether the answer names it.
+    """
+
+    place: str
+    text: str
+    score: float
+    cited: bool = False
 
 
 @dataclass(frozen=True)
