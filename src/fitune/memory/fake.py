@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fitune.collector import uncollected
 from fitune.memory import recipes
+from fitune.memory.direct import DIRECT, direct_recipe
 
 
 class Observer(Protocol):
@@ -82,6 +83,10 @@ class FakeTensors(FakeTensorMode):
             return recipes.sliced(self, *args)
         key = recipes.key_of(func, args, kwargs)
         recipe = recipes.look_up(key) if key is not None else None
+        if recipe is None and key is not None and func in DIRECT and not recipes.is_known(key):
+            recipe = direct_recipe(func, args, kwargs)
+            if recipe is not None:
+                recipes.write_down(key, recipe)
         if recipe is not None:
             return recipe.cook(self, args, kwargs)
         result = super().__torch_dispatch__(func, types, args, kwargs)

@@ -138,16 +138,20 @@ def is_known(key: Any) -> bool:
     return key in _BOOK
 
 
-def remember(key: Any, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-    """What `func` made of its arguments: a recipe, or the note that there is none."""
+def write_down(key: Any, recipe: Recipe | None) -> None:
     if len(_BOOK) >= MOST:
         _BOOK.clear()
+    _BOOK[key] = recipe
+
+
+def remember(key: Any, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+    """What `func` made of its arguments: a recipe, or the note that there is none."""
     if kwargs.get("out") is result is not None:
         # A result of another size would have changed its argument, and with it the key.
         unchanged = key_of(func, args, kwargs) == key
-        _BOOK[key] = Recipe("out") if unchanged else None
+        write_down(key, Recipe("out") if unchanged else None)
     else:
-        _BOOK[key] = _recipe(func, args, result)
+        write_down(key, _recipe(func, args, result))
 
 
 def is_plain(tensor: Any) -> bool:
@@ -246,7 +250,8 @@ def _depends_on_values(func: Any, args: Sequence[Any]) -> bool:
 
 
 def _writes(func: Any) -> bool:
-    return any(a.alias_info is not None for a in func._schema.arguments)
+    """Into an argument; one that a result may be, as with ``aten.to``, is only read."""
+    return any(a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments)
 
 
 def _all_own(tensors: Sequence[FakeTensor], args: Sequence[Any]) -> bool:

@@ -6,6 +6,7 @@ read the same input is seen in a forward pass over two tokens.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -122,7 +123,7 @@ def _joined(layers: list[Any], ranks: tuple[int, ...]) -> Joined:
     for layer, part in zip(layers, weights[: sum(sizes)].split(sizes), strict=True):
         part.copy_(layer.base_layer.weight.detach())
         layer.base_layer.weight = nn.Parameter(part, requires_grad=False)
-    weights[sum(sizes) :] = 0
+    weights[sum(sizes) :].zero_()
     return Joined(
         sizes=sizes,
         ranks=ranks,
@@ -203,7 +204,11 @@ def _by_input(model: Any, layers: list[nn.Module]) -> list[list[Any]]:
     inner = getattr(model, "trunk", model)
     device = next(model.parameters()).device
     tokens = torch.ones((1, 2), dtype=torch.int64, device=device)
-    given = {"decoder_input_ids": tokens} if inner.config.is_encoder_decoder else {}
+    given: dict[str, Any] = {}
+    if inner.config.is_encoder_decoder:
+        given["decoder_input_ids"] = tokens
+    if _takes_cache(inner):  # which nobody would read
+        given["use_cache"] = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             inner(input_ids=tokens, **given)
@@ -222,6 +227,13 @@ def _by_input(model: Any, layers: list[nn.Module]) -> list[list[Any]]:
     changed = {layer for layer, output, version in made if output._version != version}
     kept = [[layer for layer in group if layer not in changed] for group in groups]
     return [group for group in kept if group and all(called[layer] == 1 for layer in group)]
+
+
+def _takes_cache(model: Any) -> bool:
+    from transformers import PreTrainedModel
+
+    inside = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+    return "use_cache" in inspect.signature(next(inside, model).forward).parameters
 
 
 def _alike(layer: Any, other: Any) -> bool:
