@@ -36,6 +36,7 @@ def test_classification_metrics_equal_scikit_learn(rows: list[tuple[str, str]]) 
     predictions, references = columns(rows)
     truth = {
         "accuracy": accuracy_score(references, predictions),
+        "micro_f1": f1_score(references, predictions, average="micro", zero_division=0),
         "macro_f1": f1_score(references, predictions, average="macro", zero_division=0),
         "mcc": matthews_corrcoef(references, predictions),
     }
@@ -51,6 +52,83 @@ def test_chrf_equals_sacrebleu(rows: list[tuple[str, str]]) -> None:
     predictions, references = columns(rows)
     truth = sacrebleu.corpus_chrf(predictions, [references]).score / 100
     assert METRICS["chrf"].function(predictions, references) == pytest.approx(truth, abs=1e-12)
+
+
+WORDY = st.lists(
+    st.sampled_from(["the", "The", "cat", "sat", "a", "mat,", ".", "3,000", "U.S.", "naïve", "猫"]),
+    max_size=9,
+).map(" ".join)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(WORDY, WORDY), min_size=1, max_size=6))
+def test_bleu_equals_sacrebleu(rows: list[tuple[str, str]]) -> None:
+    import sacrebleu
+
+    predictions, references = columns(rows)
+    truth = sacrebleu.corpus_bleu(predictions, [references], force=True).score / 100
+    assert METRICS["bleu"].function(predictions, references) == pytest.approx(truth, abs=1e-12)
+
+
+def test_bleu_smooths_and_is_brief_as_sacrebleu_does() -> None:
+    """Each case of its own, since chance may miss them; the second has no four words in a row."""
+    import sacrebleu
+
+    for said, wanted in (
+        (["a b c d e f"], ["a b c x e f"]),
+        (["a b c x d e"], ["a b c d e f g h"]),
+        (["a b c"], ["a b c d"]),
+        (["x y z w"], ["a b c d"]),
+        ([""], ["a b c d"]),
+        (["a b c d e", "f"], ["a b c d e", ""]),
+    ):
+        truth = sacrebleu.corpus_bleu(said, [wanted], force=True).score / 100
+        assert METRICS["bleu"].function(said, wanted) == pytest.approx(truth, abs=1e-12)
+    assert METRICS["bleu"].function(["a b c d e f"], ["a b c x e f"]) > 0.2
+
+
+def counted_f1(prediction: str, reference: str, n: int) -> float:
+    """ROUGE-N by the book: each n-gram of the one struck out of a list of the other's."""
+    said, wanted = (
+        "".join(c if c.isalnum() else " " for c in text.lower()).split()
+        for text in (prediction, reference)
+    )
+    mine = [said[i : i + n] for i in range(len(said) - n + 1)]
+    left = theirs = [wanted[i : i + n] for i in range(len(wanted) - n + 1)]
+    left, shared = list(left), 0
+    for ngram in mine:
+        if ngram in left:
+            left.remove(ngram)
+            shared += 1
+    if not shared:
+        return float(not said and not wanted)
+    precision, recall = shared / len(mine), shared / len(theirs)
+    return 2 * precision * recall / (precision + recall)
+
+
+@pytest.mark.parametrize(("name", "n"), [("rouge_1", 1), ("rouge_2", 2)])
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(WORDY, WORDY), min_size=1, max_size=6))
+def test_rouge_n_equals_brute_force(name: str, n: int, rows: list[tuple[str, str]]) -> None:
+    truth = np.mean([counted_f1(*row, n) for row in rows])
+    assert METRICS[name].function(*columns(rows)) == pytest.approx(truth, abs=1e-12)
+
+
+ASCII = st.text("ab c_.,7'\n-", max_size=20)
+
+
+@settings(deadline=None)
+@given(ASCII, ASCII)
+def test_rouge_equals_rouge_score(prediction: str, reference: str) -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge-score is not installed")
+    names = {"rouge1": "rouge_1", "rouge2": "rouge_2", "rougeL": "rouge_l"}
+    theirs = scorer.RougeScorer(list(names)).score(reference, prediction)
+    if not any(c.isalnum() for c in prediction + reference):
+        return  # two texts without words: theirs is 0, ours 1, as an empty answer may be right
+    for name, mine in names.items():
+        assert METRICS[mine].function([prediction], [reference]) == pytest.approx(
+            theirs[name].fmeasure
+        )
 
 
 @settings(deadline=None)
@@ -132,7 +210,7 @@ def test_every_metric_is_bounded_perfect_on_itself_and_consistent(
             scores = metric.per_row(predictions, references)
             assert scores.dtype == np.float64 and scores.shape == (len(rows),)
             assert value == pytest.approx(scores.mean())
-    words = [f"word{i} word" for i in range(len(rows) + 1)]
+    words = [f"word{i} is one of many" for i in range(len(rows) + 1)]  # BLEU wants four words
     for metric in of_answers:
         assert metric.function(words, words) == pytest.approx(1.0), metric.name
 
@@ -153,12 +231,16 @@ def test_language_models_are_judged_over_all_text_and_not_by_the_document() -> N
 
 def test_the_table_is_whole() -> None:
     assert set(METRICS) == {
-        "accuracy", "macro_f1", "mcc", "exact_match", "token_f1", "rouge_l", "chrf",
-        "neg_bits_per_byte", "neg_perplexity",
+        "accuracy", "micro_f1", "macro_f1", "mcc", "exact_match", "token_f1", "rouge_l", "chrf",
+        "rouge_1", "rouge_2", "bleu", "neg_bits_per_byte", "neg_perplexity",
     }  # fmt: skip
     assert all(name == metric.name for name, metric in METRICS.items())
     for kind, name in DEFAULT_METRIC.items():
         assert find_metric(name, kind) is METRICS[name]
+
+
+def test_what_says_the_same_twice_is_not_told_beside() -> None:
+    assert [name for name, metric in METRICS.items() if not metric.beside] == ["micro_f1"]
 
 
 def test_unknown_names_suggest_near_ones() -> None:

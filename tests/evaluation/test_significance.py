@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitune.errors import DataError
-from fitune.evaluation.metrics import METRICS, custom_metric
+from fitune.evaluation.metrics import METRICS, Metric, custom_metric
 from fitune.evaluation.significance import (
     compare,
     detectable_difference,
@@ -301,3 +301,59 @@ def test_banking77_sized_intervals_are_quick() -> None:
     start = time.perf_counter()
     compare(MACRO_F1, a, b, truth)
     assert time.perf_counter() - start < 20  # about 1.5 s on two quiet cores
+
+
+def three_labels(rng: np.random.Generator, right: float) -> tuple[list[str], list[str]]:
+    """150 drawn rows: the true label, and an answer that is right so often, else any other."""
+    truth = rng.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1], size=150)
+    other = np.array(["b", "c", "a"])[np.searchsorted(["a", "b", "c"], truth)]
+    return np.where(rng.random(150) < right, truth, other).tolist(), truth.tolist()
+
+
+# Of right answers 0.8, wrong ones a → b → c → a: precision and recall follow from the shares.
+_SHARES = {"a": (0.6, 0.1), "b": (0.3, 0.6), "c": (0.1, 0.3)}  # its own, and what is taken for it
+TRUE_MACRO_F1 = float(
+    np.mean([2 * 0.8 * s / (s + 0.8 * s + 0.2 * taken) for s, taken in _SHARES.values()])
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "true_value"),
+    [(ACCURACY, 0.8), (MACRO_F1, TRUE_MACRO_F1)],
+    ids=lambda x: getattr(x, "name", "value"),
+)
+def test_nineteen_of_twenty_intervals_hold_the_truth(metric: Metric, true_value: float) -> None:
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(1500):
+        box = interval(metric, *three_labels(rng, 0.8), resamples=600)
+        held += box.low <= true_value <= box.high
+    assert 0.93 <= held / 1500 <= 0.975
+
+
+def test_nineteen_of_twenty_intervals_of_a_difference_hold_the_truth() -> None:
+    rng = np.random.default_rng(3)
+    truth = ["a"] * 200
+    held = 0
+    for _ in range(1000):
+        a = np.where(rng.random(200) < 0.8, "a", "b")
+        b = np.where(rng.random(200) < 0.6, a, np.where(rng.random(200) < 0.7, "a", "b"))
+        compared = compare(ACCURACY, a.tolist(), b.tolist(), truth, resamples=600)
+        held += compared.low <= 0.4 * (0.8 - 0.7) <= compared.high
+    assert 0.93 <= held / 1000 <= 0.975
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_equals_statsmodels(p_values: list[float]) -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest", reason="needs statsmodels")
+    theirs = multitest.multipletests(p_values, method="holm")[1]
+    assert holm(p_values) == pytest.approx(theirs.tolist(), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_equals_statsmodels(first: int, second: int) -> None:
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables", reason="needs statsmodels")
+    theirs = tables.mcnemar([[10, first], [second, 10]], exact=True)
+    assert mcnemar(first, second) == pytest.approx(float(theirs.pvalue), abs=1e-12)

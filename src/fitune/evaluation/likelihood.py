@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from fitune.errors import ConfigError
+from fitune.evaluation.metric import Floats, Texts
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,19 @@ class Likelihood:
                 f"the answer {text[:40]!r} does not say how likely a document is",
                 fix="answer rows of kind language-model as fitune.evaluation.likelihood writes it",
             ) from None
+
+
+def likelihoods(predictions: Texts, references: Texts) -> Floats:
+    """[rows, 3]: nats, tokens and bytes."""
+    found = (Likelihood.read(prediction) for prediction in predictions)
+    return np.array([[f.nats, f.tokens, f.bytes] for f in found], dtype=np.float64)
+
+
+def neg_perplexity(sums: Floats, rows: int) -> Floats:
+    """Minus e to the mean nats of a token, over all text."""
+    return -np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1))
+
+
+def neg_bits_per_byte(sums: Floats, rows: int) -> Floats:
+    """Minus the mean bits of a byte, over all text."""
+    return -sums[..., 0] / (np.maximum(sums[..., 2], 1) * np.log(2))

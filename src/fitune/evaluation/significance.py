@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitune.evaluation.metrics import Floats, Metric, Texts, check_lengths
+from fitune.evaluation.metric import Floats, Metric, Texts, check_lengths
 
 LEVEL = 0.05
 """Two-sided level of every test, and one minus the confidence of every interval."""
