@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fitune.config import KNOWN, ApproachConfig, Custom, Data, RowCaps, Task
+from fitune.config import KNOWN, ApproachConfig, Custom, Data, Judge, RowCaps, Task
 from fitune.taskproblems import limit_of
 
 TARGET = Path(__file__).with_name("task-file.md")
@@ -63,6 +63,9 @@ def _parts() -> Iterator[str]:
     yield "## `data.max_rows`\n"
     yield f"{_doc(RowCaps)}\n"
     yield _table(RowCaps)
+    yield "## `judge`\n"
+    yield f"{_doc(Judge)}\n"
+    yield _table(Judge)
     yield "## `approaches`\n"
     yield (
         "A list, cheapest first. Each entry says which approach it is with `use:` and may set "

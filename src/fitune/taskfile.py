@@ -4,11 +4,11 @@ Knows YAML, overrides and how to say what is wrong where; knows nothing of what 
 beyond `config`'s shape. Reads no data and loads no model.
 
 Paths in a task file: a relative path (`data.train`, `data.validation`, `data.test`,
-`chat_template`, an approach's `adapter`, and its `model` if it contains a `/` or ends in `.gguf`)
-names what lies beside the task file if it is there, else what lies in the working directory; for
-one given by `--set` the working directory comes first. `Task` holds the absolute path, so that a
-run can be continued from anywhere; a path found in neither place is kept as written. `output`
-always counts from the working directory.
+`data.documents`, `chat_template`, an approach's `adapter`, and its `model` if it contains a `/` or
+ends in `.gguf`) names what lies beside the task file if it is there, else what lies in the working
+directory; for one given by `--set` the working directory comes first. `Task` holds the absolute
+path, so that a run can be continued from anywhere; a path found in neither place is kept as
+written. `output` always counts from the working directory.
 """
 
 from __future__ import annotations
@@ -341,6 +341,12 @@ def _with_paths(task: dict[str, Any], folder: Path, changed: Sequence[KeyPath]) 
     data = task["data"]
     for split in {"train", "validation", "test"} & data.keys():
         data[split] = resolve(data[split], "data", split)
+    if isinstance(where := data.get("documents"), str):
+        data["documents"] = resolve(where, "data", "documents")
+    elif where:
+        data["documents"] = tuple(
+            resolve(place, "data", "documents", n) for n, place in enumerate(where)
+        )
     if task.get("chat_template", "auto") not in ("auto", "default"):
         task["chat_template"] = resolve(task["chat_template"], "chat_template")
     for number, approach in enumerate(task.get("approaches", ())):

@@ -151,7 +151,7 @@ def _user_path(location: KeyPath) -> KeyPath:
 
 def _model_at(location: KeyPath) -> type[BaseModel] | None:
     """The part of the shape that `location` names."""
-    from fitune.config import KNOWN, Custom, Data, RowCaps, Task
+    from fitune.config import KNOWN, Custom, Data, Judge, RowCaps, Task
 
     if location[:1] == ("approaches",):
         return KNOWN.get(str(location[2]), Custom) if len(location) > 2 else None
@@ -159,6 +159,7 @@ def _model_at(location: KeyPath) -> type[BaseModel] | None:
         (): Task,
         ("data",): Data,
         ("data", "max_rows"): RowCaps,
+        ("judge",): Judge,
     }
     return parts.get(location)
 
@@ -179,6 +180,15 @@ def _properties(model: type[BaseModel]) -> dict[str | int, Any]:
 
 def _choices(model: type[BaseModel] | None, key: str | int) -> list[str]:
     return [str(choice) for part in _property(model, key) for choice in part.get("enum", [])]
+
+
+_PATTERNS = {
+    "name": "of at most 64 letters, digits, '.', '_' and '-'",
+    "use": "an approach or `package.module:Class`",
+    "url": "that begins with http:// or https://",
+    "key_env": "of letters, digits and '_', as variables of the environment are called",
+}
+"""What the regular expression of a field asks for, in words."""
 
 
 def limit_of(model: type[BaseModel] | None, key: str | int) -> str:
@@ -214,11 +224,7 @@ def limit_of(model: type[BaseModel] | None, key: str | int) -> str:
             word, limited = f"{word} to {words[values['type']]}", values
         limits = [f"{sign} {limited[limit]:g}" for limit, sign in signs.items() if limit in limited]
         if "pattern" in part:
-            limits.append(
-                "an approach or `package.module:Class`"
-                if key == "use"
-                else "of at most 64 letters, digits, '.', '_' and '-'"
-            )
+            limits.append(_PATTERNS.get(str(key), _PATTERNS["name"]))
             word = "" if key == "use" else word
         parts.append(f"{word} {' and '.join(limits)}".strip())
     return " or ".join(parts) or "of another kind"

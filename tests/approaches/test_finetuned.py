@@ -308,6 +308,7 @@ def test_every_default_is_visible(tiny_encoder: Path, make_work: Make, plain_row
         "checkpoint_steps",
         "dpo_beta",
         *("adapter", "lora_plus", "class_weights", "neftune", "ema"),
+        *("context", "passages", "context_tokens"),
     }
     assert made.options["max_length"] == 64  # as the encoder was trained
     assert made.options["trained"]["steps"] >= 1

@@ -165,3 +165,45 @@ def test_no_prompts(llama: Any) -> None:
 def test_nothing_is_said(llama: Any, capfd: pytest.CaptureFixture[str]) -> None:
     generate(llama, PROMPTS, stop_tokens=[1, 2], max_new_tokens=2, pad=0)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_answer_ends_where_the_caller_says(family: str) -> None:
+    """Three tokens whose sum is odd, say; each answer by itself, and stop tokens besides."""
+    model = build(family)
+
+    def ends(tokens: Any) -> bool:
+        return len(tokens) >= 3 and sum(tokens[-3:]) % 2 == 1
+
+    stops = stops_for(model, 8)
+    expected = []
+    for prompt in PROMPTS:
+        free = by_hand(model, prompt, stops, 8)
+        at = next((n for n in range(1, len(free.tokens) + 1) if ends(free.tokens[:n])), None)
+        expected.append(free if at is None else Generated(free.tokens[:at], True))
+    assert any(item.stopped and len(item.tokens) < 8 and ends(item.tokens) for item in expected)
+    assert any(not ends(item.tokens) for item in expected)
+    for pad in (0, stops[0]):  # models without a token for padding take the end of text
+        found = generate(model, PROMPTS, stop_tokens=stops, max_new_tokens=8, pad=pad, ends=ends)
+        assert found == expected
+
+
+def test_logits_are_bent(llama: Any) -> None:
+    """Every group has a processor of its own, told where its answers begin."""
+    made: list[int] = []
+
+    def constrain(start: int) -> Any:
+        made.append(start)
+
+        def process(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            place = ids.shape[1] - start
+            assert place >= 0
+            bent = torch.full_like(scores, -torch.inf)
+            bent[:, 10 + place] = 0
+            return bent
+
+        return process
+
+    found = generate(llama, PROMPTS, stop_tokens=[13], max_new_tokens=8, pad=0, constrain=constrain)
+    assert found == [Generated((10, 11, 12), True)] * len(PROMPTS)
+    assert made == [max(map(len, PROMPTS))]

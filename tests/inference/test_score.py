@@ -247,3 +247,39 @@ def test_groups_stay_within_the_budget() -> None:
     for group in groups:
         assert len(group) * max(lengths[i] for i in group) <= 12 or len(group) == 1
     assert max(map(len, groups)) > 1
+
+
+ONLY = [[0, 3], [2], [4, 1, 0], [0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
+def test_only_some_answers_of_each_prompt(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(family)
+    whole = by_hand(model, PROMPTS, ANSWERS)
+    expected = np.full_like(whole, -np.inf)
+    for i, which in enumerate(ONLY):
+        expected[i, which] = whole[i, which]
+    for budget in (2048, 24):
+        monkeypatch.setattr("fitune.inference.score.PROMPT_TOKENS", budget)
+        for tree in (None, False):
+            found = score_answers(model, PROMPTS, ANSWERS, pad=0, only=ONLY, tree=tree)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_fewer_answers_are_less_work(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes `only` worth having: what is not looked at is not computed."""
+    import fitune.inference.score as score
+
+    widths: list[int] = []
+    whole = score._logits_at
+
+    def logits_at(model: Any, positions: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        widths.append(inputs["input_ids"].numel())
+        return whole(model, positions, **inputs)
+
+    monkeypatch.setattr(score, "_logits_at", logits_at)
+    score_answers(llama, PROMPTS, ANSWERS, pad=0)
+    everything = sum(widths)
+    widths.clear()
+    score_answers(llama, PROMPTS, ANSWERS, pad=0, only=[[4]] * 4)
+    assert sum(widths) < everything - 4

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import string
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitune.errors import ConfigError, DataError
-from fitune.retrieval.measures import measure
+from fitune.retrieval.measures import answer_mrr, answer_recall, measure
 
 ALL = ("recall@1", "recall@3", "precision@1", "precision@3", "mrr@3", "ndcg@3", "ndcg@10")
 
@@ -76,3 +78,53 @@ def test_always_right_is_not_certain() -> None:
 def test_what_cannot_be_measured(rankings, relevant, names, error, said: str) -> None:
     with pytest.raises(error, match=said):
         measure(rankings, relevant, names)
+
+
+def has_answer(passage: str, answer: str) -> bool:
+    """Brute force: the answer's words at every place of the passage's."""
+    plain = [
+        [
+            word
+            for word in "".join(c for c in text.lower() if c not in string.punctuation).split()
+            if word not in ("a", "an", "the")
+        ]
+        for text in (passage, answer)
+    ]
+    words, wanted = plain
+    places = range(len(words) - len(wanted) + 1)
+    return bool(wanted) and any(words[at : at + len(wanted)] == wanted for at in places)
+
+
+TEXTS = st.lists(
+    st.sampled_from(["a", "the", "b", "c", "1952", "52", "B.", "the c", "'", "b-c"]), max_size=6
+).map(" ".join)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(TEXTS, max_size=4), TEXTS), min_size=1, max_size=6),
+    st.integers(1, 5),
+)
+def test_answers_in_passages_against_brute_force(rows: list[tuple[list[str], str]], k: int) -> None:
+    shown, answers = [its for its, _ in rows], [answer for _, answer in rows]
+    found = [[has_answer(passage, answer) for passage in its[:k]] for its, answer in rows]
+    recall = sum(any(its) for its in found) / len(rows)
+    mrr = sum(1 / (1 + its.index(True)) if any(its) else 0 for its in found) / len(rows)
+    assert answer_recall(shown, answers, k) == pytest.approx(recall)
+    assert answer_mrr(shown, answers, k) == pytest.approx(mrr)
+
+
+def test_answers_in_passages_by_hand() -> None:
+    shown = [["In 1952.", "It was the 52 of May"], ["no", "The Sky, blue"], []]
+    answers = ["52", "the sky", "x"]
+    assert [answer_recall(shown, answers, k) for k in (1, 2)] == [0, pytest.approx(2 / 3)]
+    assert answer_mrr(shown, answers, 2) == pytest.approx(1 / 3)
+
+
+def test_answers_and_passages_must_belong_together() -> None:
+    with pytest.raises(DataError, match="passages of 1 rows and answers of 2"):
+        answer_recall([["a"]], ["a", "b"], 1)
+    with pytest.raises(DataError, match="of 0 rows"):
+        answer_mrr([], [], 1)
+    with pytest.raises(ConfigError, match="k is 0"):
+        answer_recall([["a"]], ["a"], 0)

@@ -9,9 +9,12 @@ APPROACHES: dict[str, str] = {
     "linear": "fitune.approaches.linear:Linear",
     "ngram": "fitune.approaches.ngram:NGram",
     "hmm": "fitune.approaches.hmm:Hmm",
+    "recurrent": "fitune.approaches.recurrent:Recurrent",
     "knn": "fitune.approaches.knn:Knn",
+    "embeddings": "fitune.approaches.embeddings:Embeddings",
     "prompt": "fitune.approaches.prompt:Prompt",
     "few-shot": "fitune.approaches.fewshot:FewShot",
+    "rag": "fitune.approaches.rag:Rag",
     "finetuned": "fitune.approaches.finetuned:Finetuned",
 }
 """Name in the task file → where the class is; imported only when used."""

@@ -19,6 +19,7 @@ import torch
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work
 from fitune.approaches.fitting_options import refuse_unfit
+from fitune.approaches.tuned_context import TunedContext
 from fitune.approaches.tuner import Subject, Tuner
 from fitune.approaches.tuners import TUNERS, with_objective
 from fitune.data.encoded import Encoded
@@ -110,6 +111,7 @@ class Finetuned:
             Subject(self.source, self.tokenizer, options, work)
         )
         refuse_unfit(options, self.architecture, self.source.name, work)
+        self.context = TunedContext(options, work, new=saved is None)
         self._cost = Cost(self.architecture.parameters, 0, 0)
         self.trained: Trained | None = None
 
@@ -166,10 +168,13 @@ class Finetuned:
             seed=work.task.seed,
             pooling=read_pooling(self.source.folder),
         )
+        options = self.context.resolved(options)
         assert options.max_length and options.method
         assert options.learning_rate and options.head_learning_rate
         self._options = options
         self.tuner.learn_limits(train_rows)
+        train_rows = self.context.learned(train_rows, self.tuner, "training")
+        validation = self.context.learned(validation, self.tuner, "validation")
         items, kept = self._encode(train_rows, "training", options.max_length, drop=True)
         valid_items, _ = self._encode(validation, "validation", options.max_length, drop=False)
         lengths = tuple(item.batch_tokens for item in items)
@@ -207,7 +212,7 @@ class Finetuned:
         )
         write_json(work.folder / OPTIONS, options.model_dump())  # nothing is refused from here on
         self._cost = Cost(
-            parameters=count_parameters(self.tuner.model),
+            parameters=count_parameters(self.tuner.model) + self.context.parameters,
             trainable_parameters=sum(p.numel() for p in parameters.values()),
             rows=len(kept),
         )
@@ -339,7 +344,7 @@ class Finetuned:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
-        return self.tuner.predict(rows, progress)
+        return self.context.predict(rows, self.tuner, progress)
 
     @property
     def cost(self) -> Cost:
@@ -354,6 +359,7 @@ class Finetuned:
 
     def save(self, folder: Path) -> None:
         self.tuner.save(folder)
+        self.context.save(folder / "context")
         write_json(
             folder / "finetuned.json",
             {"options": self._options.model_dump(), "cost": dataclasses.asdict(self._cost)},
@@ -376,4 +382,5 @@ class Finetuned:
         )
         made._cost = Cost(**saved["cost"])
         made.tuner.load(folder)
+        made.context.load(folder / "context")
         return made

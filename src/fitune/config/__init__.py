@@ -6,12 +6,13 @@ default is None is chosen by fitune from the model and the data, and the chosen 
 into the run folder.
 """
 
-from fitune.config.classic import Hmm, Linear, Majority, NGram
+from fitune.config.classic import Hmm, Linear, Majority, NGram, Recurrent
 from fitune.config.data import Data, RowCaps
 from fitune.config.fields import ApproachConfig, Strict
 from fitune.config.finetuned import MAY_CHANGE, Finetuned
+from fitune.config.judge import Judge
 from fitune.config.prompting import FewShot, Prompt
-from fitune.config.retrieving import Knn
+from fitune.config.retrieving import Embeddings, Knn, Rag
 from fitune.config.task import KNOWN, Custom, Task
 
 __all__ = [
@@ -20,14 +21,18 @@ __all__ = [
     "ApproachConfig",
     "Custom",
     "Data",
+    "Embeddings",
     "FewShot",
     "Finetuned",
     "Hmm",
+    "Judge",
     "Knn",
     "Linear",
     "Majority",
     "NGram",
     "Prompt",
+    "Rag",
+    "Recurrent",
     "RowCaps",
     "Strict",
     "Task",

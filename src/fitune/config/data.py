@@ -56,6 +56,12 @@ class Data(Strict):
     split_seed: int = Field(
         0, ge=0, lt=2**32, description="Another seed puts other rows into validation and test."
     )
+    documents: str | tuple[str, ...] | None = Field(
+        None,
+        description="Where answers may be found, for approaches that look them up: a file, a "
+        "folder or a list of these (`.txt`, `.md`, `.html`, `.pdf`, or records with a text, such "
+        "as `.jsonl` and `.csv`).",
+    )
     max_rows: RowCaps = Field(RowCaps(), description="The most rows of each split to use.")
     too_long: Literal["refuse", "truncate", "drop"] = Field(
         "refuse",

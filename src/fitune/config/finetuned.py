@@ -152,6 +152,19 @@ class Finetuned(ApproachConfig):
         "layers below make of a row is computed once and kept. The same update up to rounding.",
     )
     max_length: Positive | None = Field(None, description="Tokens per row.")
+    context: Literal["bm25", "dense", "hybrid"] | None = Field(
+        None,
+        description="Every row, in training and after, is shown passages of `data.documents`, "
+        "found by words, by vectors of `minilm-l6`, or by both.",
+    )
+    passages: Positive | None = Field(
+        None, description="With `context`: how many are shown, the best first; default: 3."
+    )
+    context_tokens: Positive | None = Field(
+        None,
+        description="With `context`: most tokens of all passages shown; default: three quarters of "
+        "`max_length`.",
+    )
     patience: Positive = Field(3, description="Evaluations without improvement before stopping.")
     evaluations_per_epoch: Positive = Field(1, description="On the validation rows.")
     checkpoint_steps: Positive | None = Field(

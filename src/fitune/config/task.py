@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from fitune.config.classic import Hmm, Linear, Majority, NGram
+from fitune.config.classic import Hmm, Linear, Majority, NGram, Recurrent
 from fitune.config.data import Data
 from fitune.config.fields import ApproachConfig, Positive, Strict
 from fitune.config.finetuned import Finetuned
+from fitune.config.judge import Judge
 from fitune.config.prompting import FewShot, Prompt
-from fitune.config.retrieving import Knn
+from fitune.config.retrieving import Embeddings, Knn, Rag
 
 
 class Custom(ApproachConfig):
@@ -26,9 +27,12 @@ KNOWN: dict[str, type[ApproachConfig]] = {
     "linear": Linear,
     "ngram": NGram,
     "hmm": Hmm,
+    "recurrent": Recurrent,
     "knn": Knn,
+    "embeddings": Embeddings,
     "prompt": Prompt,
     "few-shot": FewShot,
+    "rag": Rag,
     "finetuned": Finetuned,
 }
 
@@ -43,9 +47,12 @@ AnyApproach = Annotated[
     | Annotated[Linear, Tag("linear")]
     | Annotated[NGram, Tag("ngram")]
     | Annotated[Hmm, Tag("hmm")]
+    | Annotated[Recurrent, Tag("recurrent")]
     | Annotated[Knn, Tag("knn")]
+    | Annotated[Embeddings, Tag("embeddings")]
     | Annotated[Prompt, Tag("prompt")]
     | Annotated[FewShot, Tag("few-shot")]
+    | Annotated[Rag, Tag("rag")]
     | Annotated[Finetuned, Tag("finetuned")]
     | Annotated[Custom, Tag("custom")],
     Discriminator(_tag),
@@ -72,6 +79,15 @@ class Task(Strict):
         None,
         description="Default: accuracy for classify, token_f1 for generate, neg_bits_per_byte for "
         "language-model.",
+    )
+    also: tuple[str, ...] = Field(
+        (),
+        description="Further metrics to tell beside the usual ones, such as "
+        "`embedding_similarity` (or `embedding_similarity@MODEL`) for generate, or "
+        "`package.module:function`.",
+    )
+    judge: Judge | None = Field(
+        None, description="For generate: a language model that compares the rungs' answers."
     )
     target: float | None = Field(None, description="The ladder stops at the first rung above it.")
     approaches: tuple[AnyApproach, ...] = Field(

@@ -1,6 +1,6 @@
-"""Greedy answers from a decoder, stopped where the template says an answer ends.
+"""Greedy answers from a decoder, stopped where the template or the caller says an answer ends.
 
-Knows decoders and token ids; knows nothing of rows or templates.
+Knows decoders and token ids; knows nothing of rows, templates, texts or grammars.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ BATCH_TOKENS = 4096
 """Most tokens (prompt and room for the answer, padding included) generated side by side."""
 
 
+LogitsProcessor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(tokens so far ``[rows, tokens]``, logits of the next ``[rows, vocabulary]``) → the logits to
+choose from, as transformers calls it."""
+
+
 @dataclass(frozen=True)
 class Generated:
     """One generated answer.
 
     Attributes:
         tokens: without the stop token.
-        stopped: whether the model ended it; False when it ran into the limit.
+        stopped: whether it ended by itself; False when it ran into the limit.
     """
 
     tokens: tuple[int, ...]
@@ -41,17 +46,23 @@ def generate(
     max_new_tokens: int,
     pad: int,
     progress: Callable[[int, int], None] | None = None,
+    ends: Callable[[Sequence[int]], bool] | None = None,
+    constrain: Callable[[int], LogitsProcessor] | None = None,
 ) -> list[Generated]:
     """The most likely next token, again and again, until a stop token or the limit.
 
     Args:
         model: a causal language model of transformers, in evaluation mode.
         prompts: token ids; each at least one token.
+        ends: asked after each token, with an answer's tokens so far: whether it ends here too. The
+            tokens up to here are its answer.
+        constrain: what bends the logits of prompts that are answered together, made anew for each
+            such group, given how many tokens stand before their answers.
 
     Returns:
         one answer a prompt, in order.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     config = GenerationConfig(
         do_sample=False,
@@ -73,12 +84,18 @@ def generate(
             for row, i in enumerate(group):  # on the left: the answer follows the last token
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
                 mask[row, width - len(prompts[i]) :] = 1
-            given = {}
+            given: dict[str, Any] = {}
             if virtual is not None:  # transformers leaves out as many tokens as the cache holds
                 ids = torch.nn.functional.pad(ids, (ahead, 0), value=pad)
                 mask = torch.nn.functional.pad(mask, (ahead, 0), value=1)
                 cache = expanded(virtual, len(group), answering.config)
                 given = {cache_name(answering): cache}
+            start = ahead + width
+            ended = _Ended(ends, start) if ends else None
+            if ended:
+                given["stopping_criteria"] = StoppingCriteriaList([ended])
+            if constrain:
+                given["logits_processor"] = LogitsProcessorList([constrain(start)])
             with quiet(), _plain(model):
                 output = answering.generate(
                     input_ids=ids.to(model.device),
@@ -87,13 +104,34 @@ def generate(
                     **given,
                 )
             for row, i in enumerate(group):
-                new = output[row, ahead + width :].tolist()
+                new = output[row, start:].tolist()
                 end = next((at for at, token in enumerate(new) if token in stops), None)
+                if ended and row in ended.at:
+                    end = min(ended.at[row], len(new) if end is None else end)
                 result[i] = Generated(tuple(new[:end]), end is not None)
             done += len(group)
             if progress:
                 progress(done, len(prompts))
     return [item for item in result if item is not None]
+
+
+class _Ended:
+    """A stopping criterion of transformers: which rows of a group have ended, and where.
+
+    Attributes:
+        at: row → how many tokens its answer has.
+    """
+
+    def __init__(self, ends: Callable[[Sequence[int]], bool], start: int) -> None:
+        self._ends, self._start = ends, start
+        self.at: dict[int, int] = {}
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        for row, tokens in enumerate(ids[:, self._start :].tolist()):
+            if row not in self.at and self._ends(tokens):
+                self.at[row] = len(tokens)
+        done = [row in self.at for row in range(len(ids))]
+        return torch.tensor(done, dtype=torch.bool, device=ids.device)
 
 
 @contextmanager

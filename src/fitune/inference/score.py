@@ -7,6 +7,7 @@ one pass, as branches of a tree in which each sees the prompt and its own tokens
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ def score_answers(
     answers: Sequence[Sequence[int]],
     *,
     pad: int,
+    only: Sequence[Sequence[int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
     tree: bool | None = None,
 ) -> np.ndarray:
@@ -36,19 +38,21 @@ def score_answers(
         model: a causal language model of transformers, in evaluation mode.
         prompts: token ids; each at least one token.
         answers: token ids, the same for all prompts; each at least one token.
+        only: for each prompt, the answers (by number, at least one) to look at; None for all.
         tree: compute with the shared prefix and the answer tree (True), or each pair by itself
             (False); None takes the tree where the architecture allows it.
 
     Returns:
-        ``[prompts, answers]`` float64: sums of natural-log probabilities over an answer's tokens.
+        ``[prompts, answers]`` float64: sums of natural-log probabilities over an answer's tokens;
+        minus infinity for answers that were not looked at.
     """
     if not prompts:
         return np.empty((0, len(answers)))
     allowed = supports_tree(model) if tree is None else tree
+    score = _score_tree if allowed else _score_pairs
+    looked = only if only is not None else [range(len(answers))] * len(prompts)
     with torch.inference_mode():
-        if allowed:
-            return _score_tree(model, prompts, answers, pad, progress)
-        return _score_pairs(model, prompts, answers, pad, progress)
+        return score(model, prompts, answers, looked, pad, progress)
 
 
 def supports_tree(model: Any) -> bool:
@@ -78,42 +82,55 @@ class _Tree:
         tokens: the token of each node after the root, ``[nodes]``.
         depth: how many tokens a node stands after the prompt's last, ``[nodes]``.
         sees: ``[nodes, nodes]`` bool, whether a node (row) attends to another (column).
-        parent: for each answer, the nodes (-1: the root) that predict its tokens.
+        at, predicted, answer: of every token of every answer, the node that predicts it (0: the
+            root), the token, and the answer's number.
     """
 
-    tokens: list[int]
-    depth: list[int]
+    tokens: torch.Tensor
+    depth: torch.Tensor
     sees: torch.Tensor
-    parents: list[list[int]]
+    at: torch.Tensor
+    predicted: torch.Tensor
+    answer: np.ndarray
 
 
-def _grow(answers: Sequence[Sequence[int]]) -> _Tree:
+def _grow(answers: Sequence[Sequence[int]], looked: Sequence[int]) -> _Tree:
     nodes: dict[tuple[int, ...], int] = {}
-    parents = []
-    for answer in answers:
-        path = [-1]
+    steps: list[tuple[int, int, int]] = []
+    for number in looked:
+        answer = answers[number]
+        steps.append((0, answer[0], number))
         for end in range(1, len(answer)):  # the last token is predicted, never read
-            path.append(nodes.setdefault(tuple(answer[:end]), len(nodes)))
-        parents.append(path)
+            node = nodes.setdefault(tuple(answer[:end]), len(nodes))
+            steps.append((node + 1, answer[end], number))
     sees = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
     for prefix, node in nodes.items():
         for end in range(1, len(prefix) + 1):
             sees[node, nodes[prefix[:end]]] = True
-    return _Tree([prefix[-1] for prefix in nodes], [len(p) for p in nodes], sees, parents)
+    at, predicted, answer_of = zip(*steps, strict=True)
+    return _Tree(
+        tokens=torch.tensor([prefix[-1] for prefix in nodes], dtype=torch.int64),
+        depth=torch.tensor([len(prefix) for prefix in nodes], dtype=torch.int64),
+        sees=sees,
+        at=torch.tensor(at),
+        predicted=torch.tensor(predicted),
+        answer=np.array(answer_of),
+    )
 
 
 def _score_tree(
     model: Any,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
+    looked: Sequence[Sequence[int]],
     pad: int,
     progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
     from transformers import DynamicCache
 
     device = model.device
-    tree = _grow(answers)
-    nodes = len(tree.tokens)
+    grow = functools.lru_cache(maxsize=64)(functools.partial(_grow, answers))
+    sizes = [len(grow(tuple(which)).tokens) for which in looked]
     # At least one token of each prompt stays outside the prefix: the root predicts from it.
     common = _common_prefix(prompts, keep=1)
     prefix, ahead, model = virtual_cache(model), virtual_tokens(model), unwrap(model)
@@ -122,36 +139,36 @@ def _score_tree(
         ids = torch.tensor([prompts[0][:common]], device=device)
         model(input_ids=ids, use_cache=True, **{cache_name(model): prefix}, **_last_only(model))
     shared = ahead + common  # tokens in the cache
-    result = np.empty((len(prompts), len(answers)))
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    result = np.full((len(prompts), len(answers)), -np.inf)
+    lengths = [len(prompt) - common + size for prompt, size in zip(prompts, sizes, strict=True)]
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
     done = 0
-    for group in token_groups(order, [len(p) - common + nodes for p in prompts], PROMPT_TOKENS):
+    for group in token_groups(order, lengths, PROMPT_TOKENS):
         tails = [list(prompts[i][common:]) for i in group]
+        trees = [grow(tuple(looked[i])) for i in group]
         width = max(map(len, tails))
-        length = width + nodes
+        length = width + max(sizes[i] for i in group)
         ids = torch.full((len(group), length), pad, dtype=torch.int64)
         positions = torch.zeros((len(group), length), dtype=torch.int64)
         # [rows, new tokens, all tokens]: the prefix, then this pass's own tokens.
         mask = torch.zeros((len(group), length, shared + length), dtype=torch.bool)
         mask[:, :, :shared] = True
-        for row, tail in enumerate(tails):
-            n = len(tail)
+        # A padding token must see something, or its softmax has no finite entry.
+        mask[:, :, shared] = True
+        for row, (tail, tree) in enumerate(zip(tails, trees, strict=True)):
+            n, end = len(tail), width + len(tree.tokens)
             ids[row, :n] = torch.tensor(tail)
             positions[row, :n] = torch.arange(shared, shared + n)
             mask[row, :n, shared : shared + n] = torch.ones(n, n, dtype=torch.bool).tril()
-            if nodes:
-                ids[row, width:] = torch.tensor(tree.tokens)
-                positions[row, width:] = shared + n - 1 + torch.tensor(tree.depth)
-                mask[row, width:, shared : shared + n] = True
-                mask[row, width:, shared + width :] = tree.sees
-            # A padding token must see something, or its softmax has no finite entry.
-            mask[row, n:width, shared : shared + 1] = True
+            ids[row, width:end] = tree.tokens
+            positions[row, width:end] = shared + n - 1 + tree.depth
+            mask[row, width:end, shared : shared + n] = True
+            mask[row, width:end, shared + width : shared + end] = tree.sees
         additive = torch.zeros(mask.shape, dtype=model.dtype, device=device)
         additive.masked_fill_(~mask.to(device), torch.finfo(model.dtype).min)
         cache = expanded(prefix, len(group), model.config) if prefix is not None else None
-        wanted = [len(tail) - 1 for tail in tails]
         picked = torch.tensor(
-            [[last, *range(width, length)] for last in wanted], device=device
+            [[len(tail) - 1, *range(width, length)] for tail in tails], device=device
         )  # [rows, 1 + nodes]
         logits = _logits_at(
             model,
@@ -162,12 +179,13 @@ def _score_tree(
             use_cache=cache is not None,
             **({cache_name(model): cache} if cache is not None else {}),
         )
-        log_probs = torch.log_softmax(logits.float(), dim=-1)
-        for j, answer in enumerate(answers):
-            at = torch.tensor([node + 1 for node in tree.parents[j]], device=device)
-            tokens = torch.tensor(answer, device=device)
-            picked_probs = log_probs[:, at, tokens]
-            result[group, j] = picked_probs.double().sum(dim=1).cpu().numpy()
+        for row, (i, tree) in enumerate(zip(group, trees, strict=True)):
+            # Row by row: a whole group's logits in float32 leave the processor's cache.
+            values = logits[row].float()
+            at = tree.at.to(device)
+            steps = values[at, tree.predicted.to(device)] - values.logsumexp(dim=-1)[at]
+            sums = np.bincount(tree.answer, steps.double().cpu().numpy(), len(answers))
+            result[i, looked[i]] = sums[looked[i]]
         done += len(group)
         if progress:
             progress(done, len(prompts))
@@ -178,13 +196,14 @@ def _score_pairs(
     model: Any,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
+    looked: Sequence[Sequence[int]],
     pad: int,
     progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
     """Every prompt with every answer, padded on the right: what the tree must equal."""
     device = model.device
-    result = np.empty((len(prompts), len(answers)))
-    pairs = [(i, j) for i in range(len(prompts)) for j in range(len(answers))]
+    result = np.full((len(prompts), len(answers)), -np.inf)
+    pairs = [(i, j) for i, which in enumerate(looked) for j in which]
     lengths = [len(prompts[i]) + len(answers[j]) - 1 for i, j in pairs]
     order = sorted(range(len(pairs)), key=lambda k: lengths[k])
     done = 0

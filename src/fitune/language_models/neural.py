@@ -330,19 +330,28 @@ def load_network(
     Raises:
         RunError: missing, damaged, or of another shape.
     """
-    from safetensors.torch import load_model
-
     record = read_json(folder / "model.json")
     with explain_damage(folder / "model.json"):
         training = Training(**record["training"])
         made = kind(int(record["vocabulary"]), options(**record["options"]), training)
-    with explain_damage(folder / "model.safetensors"):
+    load_weights(folder / "model.safetensors", made.network)
+    return made
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Put the weights that `save_network` wrote into `module`, and leave it ready to answer.
+
+    Raises:
+        RunError: missing, damaged, or of another shape.
+    """
+    from safetensors.torch import load_model
+
+    with explain_damage(path):
         try:
-            load_model(made.network, str(folder / "model.safetensors"))
+            load_model(module, str(path))
         except RuntimeError as error:  # torch's, about names and shapes
             raise ValueError(str(error).splitlines()[0]) from error
-    made.network.eval()
-    return made
+    module.eval()
 
 
 def as_record(vocabulary: int, options: Any, training: Training) -> dict[str, Any]:

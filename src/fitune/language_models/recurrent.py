@@ -68,6 +68,37 @@ State = Any
 """What a network remembers: a tensor, or an LSTM's two."""
 
 
+def recurrent_layers(
+    cell: str,
+    hidden: int,
+    layers: int,
+    *,
+    dropout: float,
+    bidirectional: bool = False,
+) -> nn.RNNBase:
+    """Layers of `cell` that read ``[rows, tokens, hidden]`` and remember `hidden` values each, in
+    each direction.
+
+    Args:
+        dropout: share of the values between layers that are zeroed in training.
+    """
+    made = CELLS[cell](
+        hidden,
+        hidden,
+        layers,
+        dropout=dropout if layers > 1 else 0.0,  # torch warns of it otherwise
+        batch_first=True,
+        bidirectional=bidirectional,
+    )
+    if cell == "lstm":
+        # An LSTM that begins by remembering learns long dependencies sooner (Jozefowicz et al.,
+        # ICML 2015, section 2.2). Torch adds two biases, of input, forget, cell, output.
+        for name, bias in made.named_parameters():
+            if name.startswith("bias_ih"):
+                nn.init.ones_(bias.data[hidden : 2 * hidden])
+    return made
+
+
 class Network(nn.Module):
     """Embedding, recurrent layers and output head; the head's weight is the embedding's (Press and
     Wolf, arXiv:1608.05859), which here always agree in size."""
@@ -75,9 +106,8 @@ class Network(nn.Module):
     def __init__(self, tokens: int, cell: str, options: RecurrentOptions) -> None:
         super().__init__()
         self.embedding = nn.Embedding(tokens, options.hidden)
-        between = options.dropout if options.layers > 1 else 0.0  # torch warns of it otherwise
-        self.layers = CELLS[cell](
-            options.hidden, options.hidden, options.layers, dropout=between, batch_first=True
+        self.layers = recurrent_layers(
+            cell, options.hidden, options.layers, dropout=options.dropout
         )
         self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(options.hidden, tokens)
@@ -85,12 +115,6 @@ class Network(nn.Module):
         nn.init.normal_(self.embedding.weight, std=options.hidden**-0.5)
         self.head.weight = self.embedding.weight
         nn.init.zeros_(self.head.bias)
-        if cell == "lstm":
-            # An LSTM that begins by remembering learns long dependencies sooner (Jozefowicz et
-            # al., ICML 2015, section 2.2). Torch adds two biases, of input, forget, cell, output.
-            for name, bias in self.layers.named_parameters():
-                if name.startswith("bias_ih"):
-                    nn.init.ones_(bias.data[options.hidden : 2 * options.hidden])
 
     def forward(self, tokens: torch.Tensor, state: State = None) -> tuple[torch.Tensor, State]:
         """``[rows, tokens]`` int64 → ``[rows, tokens, hidden]`` and what is remembered then."""

@@ -1,6 +1,7 @@
 """How well passages are found: rankings against the passages known to be relevant.
 
-Knows passages' numbers; knows nothing of texts or retrievers.
+Knows passages' numbers, or where no passage is known to be relevant, whether the answer stands in
+it; knows nothing of retrievers.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fitune.errors import ConfigError, DataError
-from fitune.evaluation.metrics import mean_over_rows
+from fitune.evaluation.metrics import mean_over_rows, normalise
 from fitune.evaluation.significance import Interval, interval
+from fitune.retrieval import check_k
 
 Gains = Mapping[int, float]
 """Relevant passage → how relevant it is, above 0."""
@@ -60,6 +62,53 @@ MEASURES: dict[str, Callable[[Sequence[int], Gains, int], float]] = {
 """Name → (passages found, best first; gains; k) → the value for one query, from 0 to 1."""
 
 USUAL = ("recall@1", "recall@5", "mrr@10", "ndcg@10")
+
+
+def answer_recall(shown: Sequence[Sequence[str]], answers: Sequence[str], k: int) -> float:
+    """The share of rows whose answer stands in one of the first `k` passages shown: top-k retrieval
+    accuracy of Karpukhin et al. 2020 (section 5).
+
+    An answer stands in a passage if its words, normalised as for exact match, are there in a row;
+    one without any word stands in none. It may stand there by chance (``two``, ``yes``), so this
+    flatters retrieval where answers are short.
+
+    Args:
+        shown: the passages of each row, best first.
+        answers: the row's reference answer.
+
+    Raises:
+        ConfigError: `k` is less than 1.
+        DataError: there are no rows, or the two are not of one length.
+    """
+    ranks = _answer_ranks(shown, answers, k)
+    return sum(rank > 0 for rank in ranks) / len(ranks)
+
+
+def answer_mrr(shown: Sequence[Sequence[str]], answers: Sequence[str], k: int) -> float:
+    """The mean over rows of 1 / the rank of the first of `k` passages in which the answer stands, 0
+    where it stands in none; arguments and errors as for `answer_recall`."""
+    ranks = _answer_ranks(shown, answers, k)
+    return sum(1 / rank for rank in ranks if rank) / len(ranks)
+
+
+def _answer_ranks(shown: Sequence[Sequence[str]], answers: Sequence[str], k: int) -> list[int]:
+    """For each row the rank of the first passage with the answer, from 1; 0 where none has it."""
+    check_k(k)
+    if len(shown) != len(answers) or not answers:
+        raise DataError(
+            f"there are passages of {len(shown):,} rows and answers of {len(answers):,}",
+            fix="give both for every row, and at least one row",
+        )
+    ranks = []
+    for passages, answer in zip(shown, answers, strict=True):
+        words = normalise(answer)
+        having = (
+            rank
+            for rank, passage in enumerate(passages[:k], start=1)
+            if words and f" {words} " in f" {normalise(passage)} "
+        )
+        ranks.append(next(having, 0))
+    return ranks
 
 
 @dataclass(frozen=True)
