@@ -135,6 +135,7 @@ def test_the_run_folder_is_complete(run: Any) -> None:
         "ema",
         "lora_plus",
         "neftune",
+        *("context", "passages", "context_tokens"),
     }, "every default that is chosen is visible"
     records = lines(result.run / "rungs/tuned/metrics.jsonl")
     train = [r for r in records if r["kind"] == "train"]
@@ -201,7 +202,7 @@ def test_evaluate_scores_new_rows(run: Any, tmp_path: Path) -> None:
     )
     assert (result.rows, result.rung, result.metric) == (3, "linear", "accuracy")
     assert result.predictions[1]["source"].endswith("new.csv:3")
-    assert set(result.metrics) == {"macro_f1", "mcc"}
+    assert set(result.metrics) == {"macro_f1", "mcc", "ece", "brier", "nll"}
     assert result.interval.low <= result.value <= result.interval.high
 
 
@@ -271,7 +272,7 @@ def interrupted(file: Path, at: str, step: int = 0, number: int = signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as caught:
-        fitune.ladder(file, on=Told(act))
+        fitune.ladder(file, on=Told(act), fresh=True)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     words = shlex.split(caught.value.resume)
     assert words[:3] == ["fitune", "ladder", "--resume"]
@@ -412,7 +413,9 @@ def test_generate_from_end_to_end(task_file: Any, questions: Path, tiny_decoder:
     result = fitune.ladder(file)
     assert [r.name for r in result.rungs] == ["majority", "prompt", "few-shot", "tuned"]
     assert {r.metric for r in result.rungs} == {"token_f1"}
-    assert set(result.rungs[0].metrics) == {"exact_match", "rouge_l", "chrf"}
+    assert set(result.rungs[0].metrics) == {
+        "exact_match", "rouge_l", "chrf", "rouge_1", "rouge_2", "bleu",
+    }  # fmt: skip
     test = len(lines(result.run / "rows.test.jsonl"))
     for rung in result.rungs[1:]:
         answers = lines(result.run / "rungs" / rung.name / "predictions.jsonl")

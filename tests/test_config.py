@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from fitune.config import KNOWN, Custom, Data, RowCaps, Task
+from fitune.config import KNOWN, Custom, Data, Judge, RowCaps, Task
 from fitune.errors import ConfigError
 from fitune.taskfile import json_schema, load_task, parse_task
 
@@ -25,6 +25,8 @@ OF_TASK: dict[str, list[Any]] = {
     "instruction": [3, ["a"], True],
     "data": ["rows.csv", None, []],
     "metric": [1, ["accuracy"]],
+    "also": ["mcc", [1], [None], None],
+    "judge": ["http://localhost/v1", True, [1]],
     "target": ["high", NAN, INF, True, [1]],
     "approaches": ["linear", {"use": "linear"}, [None], ["linear"], [{}], [[]], 1],
     "max_answer_tokens": [0, -1, 1.5, "many", True],
@@ -49,6 +51,7 @@ OF_DATA: dict[str, list[Any]] = {
     "test_fraction": [-0.1, 1.0, INF, None],
     "split_seed": [-1, 1.5, None],
     "max_rows": [100, None, [1, 2, 3]],
+    "documents": [3, True, [1], {"a": 1}],
     "too_long": ["cut", True, None],
 }
 OF_CAPS: dict[str, list[Any]] = {
@@ -56,11 +59,29 @@ OF_CAPS: dict[str, list[Any]] = {
     "validation": [0, "all"],
     "test": [0, "all"],
 }
+OF_JUDGE: dict[str, list[Any]] = {
+    "url": [None, 3, "localhost:8000", "ftp://a/v1", "http://", "file:///etc/passwd", "http://a b"],
+    "model": [None, 3, ""],
+    "key_env": [3, "", "sk-1234", "A KEY", "1KEY"],
+    "criterion": [None, 3, ""],
+    "rows": [0, -1, 1.5, None, "all", True],
+}
 COMMON: dict[str, list[Any]] = {
     "name": ["", "a b", 1],
     "max_train_rows": [0, -1, "half", True],
 }
 PROMPT = {**COMMON, "model": [None, 3], "max_length": [0, -1, 1.5]}
+ASKING = {
+    **PROMPT,
+    "instructions": ["one", [""], [3], None],
+    "show_labels": [2, "some"],
+    "label_words": [{"a": ""}, {"a": 3}, ["a"], "a"],
+    "normalize": ["length", 1, True],
+    "calibrate": ["platt", True, 1],
+    "stop": [".", [""], [None], None],
+    "choices": ["yes", [""], [3], None],
+    "json_schema": [3, True, ["a"]],
+}
 OF_APPROACH: dict[str, dict[str, list[Any]]] = {
     "majority": COMMON,
     "linear": {**COMMON, "regularization": [0, -1.0, NAN, INF, "strong", None, True]},
@@ -78,16 +99,58 @@ OF_APPROACH: dict[str, dict[str, list[Any]]] = {
         "smoothing": [0, -1.0, NAN, INF, None],
         "seed": [-1, 0.5],
     },
+    "recurrent": {
+        **COMMON,
+        "cell": ["GRU", "transformer", None, 1],
+        "tokens": ["letters", 1],
+        "hidden": [0, -1, 1.5, None],
+        "layers": [0, 1.5, None],
+        "bidirectional": [None, 2, "both"],
+        "dropout": [-0.1, 1.0, "some"],
+        "word_dropout": [-0.1, 1.0],
+        "epochs": [0, -1, NAN, INF],
+        "learning_rate": [0, -1e-4, NAN, INF, "auto", None],
+        "batch_size": [0, -1, 1.5],
+        "seed": [-1, 0.5],
+    },
+    "embeddings": {
+        **COMMON,
+        "model": [None, 3],
+        "regularization": [0, -1.0, NAN, INF, "strong"],
+    },
     "knn": {
         **COMMON,
         "retriever": ["qdrant", None, 1],
         "model": [3, True],
         "neighbours": [0, -1, 1.5, "all"],
     },
-    "prompt": PROMPT,
-    "few-shot": {**PROMPT, "examples": [0, -1, None, 1.5]},
+    "prompt": ASKING,
+    "few-shot": {
+        **ASKING,
+        "examples": [0, -1, None, 1.5],
+        "select": ["random", None, 1],
+        "order": ["similar", 1],
+        "retriever": ["qdrant", 1],
+        "encoder": [3, True],
+        "candidates": ["some", True],
+    },
+    "rag": {
+        **ASKING,
+        "retriever": [None, 3, ["bm25"]],
+        "retriever_options": [None, "stem", [1]],
+        "encoder": [3, True],
+        "passages": [0, -1, 1.5, "all"],
+        "passage_tokens": [0, 1.5, "many"],
+        "context_tokens": [0, -1, 1.5],
+        "rerank": [3, ["a"]],
+        "cite": [None, "yes", 1],
+        "not_found": ["", 3],
+    },
     "finetuned": {
         **PROMPT,
+        "context": ["qdrant", 3, True],
+        "passages": [0, -1, 1.5, "all"],
+        "context_tokens": [0, 1.5, "half"],
         "method": [3, ["lora"]],
         "objective": ["prefer", 3, ["dpo"]],
         "dpo_beta": [0, -0.1, NAN, INF, "auto"],
@@ -133,6 +196,8 @@ OF_APPROACH: dict[str, dict[str, list[Any]]] = {
 def task_with(path: list[str | int], value: Any, use: str | None = None) -> dict[str, Any]:
     """A sound task but for one value."""
     task: dict[str, Any] = {"kind": "classify", "data": {"train": "a.csv"}}
+    if path[0] == "judge" and len(path) > 1:
+        task["judge"] = {"url": "http://localhost/v1", "model": "m"}
     if use is not None:
         task["approaches"] = [{"use": use}]
     at: Any = task
@@ -147,6 +212,7 @@ def cases() -> Iterator[Any]:
         ([], OF_TASK, None),
         (["data"], OF_DATA, None),
         (["data", "max_rows"], OF_CAPS, None),
+        (["judge"], OF_JUDGE, None),
         *((["approaches", 0], fields, use) for use, fields in OF_APPROACH.items()),
     ]
     for parent, fields, use in groups:
@@ -164,6 +230,7 @@ def cases() -> Iterator[Any]:
         (Task, OF_TASK),
         (Data, OF_DATA),
         (RowCaps, OF_CAPS),
+        (Judge, OF_JUDGE),
         *((KNOWN[use], fields) for use, fields in OF_APPROACH.items()),
     ],
 )
@@ -189,7 +256,7 @@ def test_every_limit_is_one_clear_sentence(path, value, use) -> None:
 
 @pytest.mark.parametrize("use", list(KNOWN))
 def test_unknown_fields_are_refused_everywhere(use: str) -> None:
-    for parent in ([], ["data"], ["data", "max_rows"], ["approaches", 0]):
+    for parent in ([], ["data"], ["data", "max_rows"], ["judge"], ["approaches", 0]):
         with pytest.raises(ConfigError, match="there is no field 'zzz'"):
             parse_task(task_with([*parent, "zzz"], 1, use))
 
@@ -215,7 +282,7 @@ def test_the_examples_are_sound(path: Path) -> None:
 def test_the_schema_names_every_field_and_refuses_others() -> None:
     schema = json_schema()
     definitions = schema["$defs"]
-    for model in (Data, RowCaps, *KNOWN.values(), Custom):
+    for model in (Data, RowCaps, Judge, *KNOWN.values(), Custom):
         definition = definitions[model.__name__]
         assert set(definition["properties"]) == set(model.model_fields)
         assert definition["additionalProperties"] is False

@@ -28,7 +28,7 @@ TIERS = [
     {
         *("results", "entries", "machine", "saved", "resuming", "checking"),
         *("targets", "questions", "fitting", "weighing", "estimating", "profiling"),
-        *("corpora", "modelling", "api"),
+        *("corpora", "modelling", "climbing", "api"),
     },
     {"cli"},
 ]
@@ -39,7 +39,7 @@ ORDERED = [
     [
         *("results", "entries", "machine", "saved", "resuming", "checking"),
         *("targets", "questions", "fitting", "weighing", "estimating", "profiling"),
-        *("corpora", "modelling", "api"),
+        *("corpora", "modelling", "climbing", "api"),
     ],
 ]
 

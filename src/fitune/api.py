@@ -5,28 +5,28 @@ Knows every room below; knows nothing of terminals.
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fitune.checking import check_data
+from fitune.climbing import climb_task, data_record, labels_of, read_splits, resolved_options
 from fitune.config import Task
-from fitune.data.load import load_rows, load_splits
-from fitune.data.rows import Rows, Splits
-from fitune.entries import ladder_entries, make_work, resolve_metric
-from fitune.errors import ConfigError, DataError, FituneError, Interrupted
+from fitune.data.load import load_rows
+from fitune.data.rows import Rows
+from fitune.entries import ladder_entries, resolve_metric
+from fitune.errors import ConfigError, DataError
 from fitune.estimating import answer
 from fitune.evaluation.significance import interval
-from fitune.ladder.climb import Climb, Entry, Watching, climb, further_metrics, naming
+from fitune.ladder.asked import Asked
+from fitune.ladder.climb import Entry, Watching
+from fitune.ladder.further import further_metrics
+from fitune.ladder.price import costs
 from fitune.ladder.rung import Rung
-from fitune.machine import diagnose, environment
+from fitune.machine import diagnose
 from fitune.modelling import Modelling, compare
 from fitune.profiling import profile_entry
 from fitune.questions import Question
-from fitune.report.write import write_report
 from fitune.results import (
     CheckResult,
     DoctorResult,
@@ -38,10 +38,9 @@ from fitune.results import (
     ProfileResult,
     TuneResult,
 )
-from fitune.resuming import go_on, resumed
-from fitune.runs import Run, create_run, locked, write_json
+from fitune.resuming import only, resumed
+from fitune.runs import Run
 from fitune.saved import SavedModel
-from fitune.signals import StopRequest
 from fitune.taskfile import load_task
 from fitune.training.callbacks import Callback, check_callbacks
 
@@ -83,6 +82,7 @@ def ladder(
     overrides: Sequence[str] = (),
     resume: str | Path | None = None,
     on: Watching | None = None,
+    **options: Any,
 ) -> LadderResult:
     """Try every approach on the same held-out rows, cheapest first; recommend one.
 
@@ -91,14 +91,29 @@ def ladder(
         overrides: ``"a.b=c"`` changes to the task file.
         resume: a run folder to go on with; its own task counts.
         on: told of progress, notices and finished rungs.
+        options: as the command line has them, with underscores, e.g. ``rungs=("linear",)``,
+            ``budget_minutes=30``, ``curve="linear"``: see `ladder.asked.Asked`.
 
     Raises:
         FituneError: any user mistake, in one sentence.
         Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
+        TypeError: there is no such option.
     """
+    asked = Asked(**options)
     resolved, entries, run = _start(task, overrides, resume, verb="ladder")
-    made, result, notes = _climb(resolved, entries, run, on or Silent(), verb="ladder")
-    return LadderResult(made.folder, result.rungs, result.recommendation, notes)
+    entries = only(entries, asked, run)
+    ended = climb_task(resolved, entries, run, on or Silent(), verb="ladder", asked=asked)
+    result = ended.climb
+    return LadderResult(
+        run=ended.run.folder,
+        rungs=result.rungs,
+        recommendation=result.recommendation,
+        diagnoses=result.diagnoses,
+        skipped=result.skipped,
+        costs=costs(result.rungs, asked.requests, asked.price_per_hour),
+        curve=ended.curve,
+        notes=ended.notes,
+    )
 
 
 def tune(
@@ -121,8 +136,8 @@ def tune(
     """
     told = check_callbacks(callbacks)
     resolved, entries, run = _start(task, overrides, resume, verb="tune", rung=rung)
-    made, result, notes = _climb(resolved, entries, run, on or Silent(), told, verb="tune")
-    return TuneResult(made.folder, result.rungs[0], notes)
+    ended = climb_task(resolved, entries, run, on or Silent(), told, verb="tune")
+    return TuneResult(ended.run.folder, ended.climb.rungs[0], ended.notes)
 
 
 def profile(
@@ -143,25 +158,30 @@ def profile(
         FituneError: any user mistake, in one sentence.
     """
     resolved, (entry,), _ = _start(task, overrides, None, verb="tune", rung=rung)
-    splits = _splits(resolved)
-    labels = _labels(resolved, splits)
+    splits = read_splits(resolved)
+    labels = labels_of(resolved, splits)
     return profile_entry(resolved, entry, splits, labels, steps, on or Silent())
 
 
-def plan(task: str | Path | Task, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def plan(
+    task: str | Path | Task, *, overrides: Sequence[str] = (), rungs: Sequence[str] = ()
+) -> dict[str, Any]:
     """What `ladder` would do: the task with every default, the rows, the rungs in order.
+
+    Args:
+        rungs: names of those to plan; empty: all.
 
     Raises:
         FituneError: any user mistake, in one sentence.
     """
     resolved = _task(task, overrides)
-    entries = ladder_entries(resolved)
-    splits = _splits(resolved)
-    labels = _labels(resolved, splits)
+    entries = only(ladder_entries(resolved), Asked(rungs=tuple(rungs)), None)
+    splits = read_splits(resolved)
+    labels = labels_of(resolved, splits)
     return {
         "metric": resolve_metric(resolved).name,
-        "data": _data_record(splits, labels),
-        "rungs": _options(resolved, entries, labels),
+        "data": data_record(splits, labels),
+        "rungs": resolved_options(resolved, entries, labels),
     }
 
 
@@ -196,7 +216,7 @@ def evaluate(
         metric=metric.name,
         value=metric.function(texts, references),
         interval=interval(metric, texts, references),
-        metrics=further_metrics(task.kind, metric, texts, references),
+        metrics=further_metrics(task.kind, metric, predictions, given, saved.labels, saved.also),
         rows=len(given),
         predictions=tuple(
             {
@@ -278,46 +298,6 @@ def _task(task: str | Path | Task, overrides: Sequence[str]) -> Task:
     return load_task(task, overrides)
 
 
-def _splits(task: Task) -> Splits:
-    return load_splits(task.data, task.kind, download=task.download)
-
-
-def _labels(task: Task, splits: Splits) -> tuple[str, ...]:
-    if task.kind != "classify":
-        return ()
-    everything = (*splits.train, *splits.validation, *splits.test)
-    return Rows(everything).labels
-
-
-def _options(task: Task, entries: list[Entry], labels: tuple[str, ...]) -> dict[str, Any]:
-    """Every rung's options, from approaches made for it: contradictions show before work begins."""
-    rungs = {}
-    for entry in entries:
-        work = make_work(
-            task,
-            labels,
-            resolve_metric(task),
-            folder=Path(task.output),
-            progress=lambda label, done, total: None,
-            notice=lambda text: None,
-            stop_requested=lambda: False,
-        )
-        with naming(entry.name):
-            rungs[entry.name] = entry.make(work).options
-    return rungs
-
-
-def _data_record(splits: Splits, labels: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "notes": list(splits.notes),
-        "train": len(splits.train),
-        "validation": len(splits.validation),
-        "test": len(splits.test),
-        "labels": list(labels),
-        "hash": splits.content_hash,
-    }
-
-
 def _start(
     task: str | Path | Task | None,
     overrides: Sequence[str],
@@ -356,94 +336,6 @@ def _tuned(entries: list[Entry], rung: str | None) -> Entry:
         if rung in (None, entry.name):
             return entry
     raise ConfigError(f"there is no fine-tuned approach '{rung}'", fix=f"use one of {names}")
-
-
-def _climb(
-    task: Task,
-    entries: list[Entry],
-    run: Run | None,
-    on: Watching,
-    callbacks: tuple[Callback, ...] = (),
-    *,
-    verb: str,
-) -> tuple[Run, Climb, tuple[str, ...]]:
-    """Read the rows, make the run unless there is one, and climb in it."""
-    with StopRequest() as stop:
-        on.progress("reading rows", 0, 1)
-        splits = _splits(task)
-        on.progress("reading rows", 1, 1)
-        labels = _labels(task, splits)
-        for note in splits.notes:
-            on.notice(note)
-        _options(task, entries, labels)
-        new = run is None
-        run = run or create_run(Path(task.output), task.name)
-        with locked(run):
-            try:
-                if new:
-                    _record(run, task, verb, entries, _data_record(splits, labels))
-                else:
-                    go_on(run, task, splits)
-                result = _climb_in(run, task, entries, splits, labels, stop, on, callbacks)
-            except (Interrupted, KeyboardInterrupt) as error:
-                _report_unfinished(run)
-                command = f"fitune {verb} --resume {shlex.quote(str(run.folder))}"
-                raise Interrupted(command) from error
-            except FituneError:
-                if new and not any(path.is_file() for path in run.folder.glob("rungs/**/*")):
-                    shutil.rmtree(run.folder, ignore_errors=True)  # nothing was learned yet
-                else:
-                    _report_unfinished(run)
-                raise
-            write_report(run.folder)
-    return run, result, splits.notes
-
-
-def _climb_in(
-    run: Run,
-    task: Task,
-    entries: list[Entry],
-    splits: Splits,
-    labels: tuple[str, ...],
-    stop: StopRequest,
-    on: Watching,
-    callbacks: tuple[Callback, ...],
-) -> Climb:
-    metric = resolve_metric(task)
-    return climb(
-        entries,
-        splits,
-        metric=metric,
-        target=task.target,
-        run=run,
-        work_for=lambda name, progress, notice: make_work(
-            task,
-            labels,
-            metric,
-            folder=run.rung(name),
-            progress=progress,
-            notice=notice,
-            stop_requested=lambda: stop.requested,
-            callbacks=callbacks,
-        ),
-        stop_requested=lambda: stop.requested,
-        on=on,
-    )
-
-
-def _record(run: Run, task: Task, verb: str, entries: list[Entry], data: dict[str, Any]) -> None:
-    write_json(run.folder / "data.json", data)
-    write_json(run.folder / "environment.json", environment())
-    rung = entries[0].name if verb == "tune" else None
-    write_json(run.folder / "verb.json", {"verb": verb, "rung": rung})
-    # Last: a folder counts as a run once its task is there.
-    write_json(run.folder / "task.json", task.model_dump(mode="json"))
-
-
-def _report_unfinished(run: Run) -> None:
-    """A report of what there is; what stopped the run matters more than why there is none."""
-    with contextlib.suppress(FituneError):
-        write_report(run.folder)
 
 
 def _refuse_strange_labels(rows: Rows, saved: SavedModel) -> None:

@@ -16,7 +16,7 @@ from fitune.data.load import load_rows, load_splits
 from fitune.data.rows import Rows, Splits
 from fitune.data.stream import STREAMS
 from fitune.data.template import ChatTemplate, Encoded, TextTemplate
-from fitune.entries import STANDARD
+from fitune.entries import approaches_of
 from fitune.errors import ConfigError, DataError
 from fitune.ladder.climb import Watching
 from fitune.models.architecture import describe
@@ -131,10 +131,9 @@ def _model(task: Task, model: str | None) -> tuple[str, bool]:
     """Whose tokens to show: the one asked for, else the first that learns to write answers."""
     if model is not None:
         return model, False
-    approaches = task.approaches or STANDARD[task.kind]
-    named = [
-        a for a in approaches if isinstance(a, config.Finetuned | config.Prompt | config.FewShot)
-    ]
+    approaches = approaches_of(task)
+    asking = config.Finetuned | config.Prompt | config.FewShot | config.Rag
+    named = [approach for approach in approaches if isinstance(approach, asking)]
     for approach in named:
         source = resolve_source(
             approach.model, download=task.download, trust_remote_code=task.trust_remote_code

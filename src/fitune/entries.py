@@ -17,12 +17,16 @@ from fitune.config import ApproachConfig, Task
 from fitune.data.rows import Rows
 from fitune.errors import ConfigError, FituneError, ModelError
 from fitune.evaluation.metrics import DEFAULT_METRIC, METRICS, Metric, custom_metric, find_metric
+from fitune.evaluation.similarity import Embed, embedding_similarity
 from fitune.hardware import Machine, this_machine
+from fitune.ladder.chat_api import ChatApi
 from fitune.ladder.climb import Entry
 from fitune.models.architecture import describe
+from fitune.models.pooling import read_pooling
 from fitune.models.source import resolve_source
 from fitune.names import import_object, lookup
 from fitune.quantization.weights import require_bitsandbytes
+from fitune.retrieval.encoder import Encoder, Vectors
 from fitune.runs import Run, explain_damage
 from fitune.training.callbacks import Callback
 from fitune.training.methods import METHODS
@@ -35,6 +39,10 @@ STANDARD: dict[str, tuple[ApproachConfig, ...]] = {
     "classify": (
         config.Majority(),
         config.Linear(),
+        config.NGram(),
+        config.Recurrent(),
+        config.Knn(),
+        config.Embeddings(),
         config.Prompt(),
         config.FewShot(),
         config.Finetuned(model="minilm-l6"),
@@ -46,16 +54,87 @@ STANDARD: dict[str, tuple[ApproachConfig, ...]] = {
 """The ladder for a task file that lists no approaches."""
 
 
+def approaches_of(task: Task) -> tuple[ApproachConfig, ...]:
+    """Those that the task file lists; else the standard ones, with retrieval where it names
+    documents."""
+    if task.approaches or task.kind == "language-model":
+        return task.approaches or STANDARD[task.kind]
+    return (*STANDARD[task.kind], *([config.Rag()] if task.data.documents else []))
+
+
+ENCODER = "minilm-l6"
+
+BY_ENCODER: dict[str, tuple[Callable[[Embed, str], Metric], tuple[str, ...]]] = {
+    "embedding_similarity": (embedding_similarity, ("generate",)),
+}
+"""Metrics that need an encoder, written `NAME` or `NAME@MODEL`: how to make them of a function that
+embeds, and the kinds of task they fit."""
+
+
 def resolve_metric(task: Task) -> Metric:
     """The task's metric.
 
     Raises:
         ConfigError: no such name, or not for this kind.
+        ModelError: its encoder is not there.
     """
-    name = task.metric or DEFAULT_METRIC[task.kind]
+    return _metric(task.metric or DEFAULT_METRIC[task.kind], task)
+
+
+def resolve_also(task: Task) -> tuple[Metric, ...]:
+    """The further metrics that the task asks for.
+
+    Raises: as `resolve_metric`.
+    """
+    return tuple(_metric(name, task) for name in dict.fromkeys(task.also))
+
+
+def check_judge(task: Task) -> None:
+    """Find out now that the judge cannot be asked, as far as that shows without asking.
+
+    Raises:
+        ConfigError: the kind of task has nothing to judge, or the key is not in the environment.
+    """
+    if task.judge is None:
+        return
+    if task.kind != "generate":
+        raise ConfigError(
+            f"judge compares written answers, and the task's kind is '{task.kind}'",
+            fix="remove it, or set kind: generate",
+        )
+    ChatApi(task.judge.url, task.judge.model, task.judge.key_env)
+
+
+def _metric(name: str, task: Task) -> Metric:
+    base, _, model = name.partition("@")
+    if base in BY_ENCODER and task.kind in BY_ENCODER[base][1]:
+        make, _ = BY_ENCODER[base]
+        return make(_embed(model or ENCODER, task), name)
     if ":" in name and name not in METRICS:
         return custom_metric(name, import_object(name, "metric"), (task.kind,))
-    return find_metric(name, task.kind)
+    others = [other for other, (_, kinds) in BY_ENCODER.items() if task.kind in kinds]
+    return find_metric(name, task.kind, others)
+
+
+def _embed(model: str, task: Task) -> Embed:
+    """Texts → vectors by the encoder of that name, which is found now and loaded for each call:
+    kept, it would count as memory of every rung that follows.
+
+    Raises:
+        ModelError: there is no such model, or it does not say how it pools.
+    """
+    source = resolve_source(model, download=task.download, trust_remote_code=task.trust_remote_code)
+    if read_pooling(source.folder) is None:
+        raise ModelError(
+            f"'{model}' cannot compare texts: it does not say how its token vectors become one",
+            fix="use a sentence-transformers model, such as embedding_similarity@minilm-l6",
+        )
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        device = _device(task, this_machine(folder=".", load_torch=True))
+        return Encoder(source, device=device).passages(texts)[0]
+
+    return embed
 
 
 def score_with(metric: Metric) -> Score:
@@ -80,8 +159,10 @@ def ladder_entries(task: Task) -> list[Entry]:
         ModelError: a model is not there.
     """
     make_sinks(task.track)
+    resolve_also(task)
+    check_judge(task)
     ranked: list[tuple[tuple[int, int], Entry]] = []
-    approaches = task.approaches or STANDARD[task.kind]
+    approaches = approaches_of(task)
     for options, name in zip(approaches, _names(approaches), strict=True):
         use = _use(options)
         approach = lookup(use, APPROACHES, "approach")
@@ -162,10 +243,13 @@ def _names(approaches: Sequence[ApproachConfig]) -> list[str]:
 
 def _default_name(options: ApproachConfig) -> str:
     base = _use(options).rpartition(":")[2]
+    if isinstance(options, config.Rag):
+        return f"{base}-{options.retriever.rpartition(':')[2]}"
     if not isinstance(options, config.Finetuned):
         return base
     model = Path(options.model)
-    return f"{base}-{model.stem if model.suffix == '.gguf' else model.name}"
+    named = f"{base}-{model.stem if model.suffix == '.gguf' else model.name}"
+    return f"{named}-{options.context}" if options.context else named
 
 
 def _maker(use: str, approach: Any, options: ApproachConfig) -> Callable[[Work], Approach]:

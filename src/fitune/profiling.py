@@ -14,7 +14,8 @@ from fitune.approaches.finetuned_profile import profile
 from fitune.config import Task
 from fitune.data.rows import Splits
 from fitune.entries import make_work, resolve_metric
-from fitune.ladder.climb import Entry, Watching, capped, naming
+from fitune.ladder.climb import Entry, Watching, naming
+from fitune.ladder.subset import capped
 from fitune.machine import processor
 from fitune.results import ProfileResult
 from fitune.signals import StopRequest

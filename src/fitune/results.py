@@ -11,6 +11,10 @@ from typing import Any
 
 from fitune.evaluation.significance import Interval
 from fitune.hardware import Machine
+from fitune.ladder.budget import Skipped
+from fitune.ladder.curve import Curve
+from fitune.ladder.diagnose import Diagnosis
+from fitune.ladder.price import Costs
 from fitune.ladder.recommend import Recommendation
 from fitune.ladder.rung import Rung
 from fitune.language_models.figures import ModelFigures
@@ -28,11 +32,22 @@ from fitune.training.profile import Profile
 
 @dataclass(frozen=True)
 class LadderResult:
-    """Where the run is, its rungs in order, and which one to use."""
+    """Where the run is, its rungs in order, which one to use, and what is behind that.
+
+    Attributes:
+        diagnoses: why each rung's wrong answers are wrong.
+        skipped: rungs that the budget left no time for.
+        costs: of training and of a month's requests.
+        curve: what more training rows would bring; None where it was not asked for.
+    """
 
     run: Path
     rungs: tuple[Rung, ...]
     recommendation: Recommendation
+    diagnoses: tuple[Diagnosis, ...]
+    skipped: tuple[Skipped, ...]
+    costs: Costs
+    curve: Curve | None
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fitune.approaches.base import Approach, Prediction
 from fitune.config import Task
 from fitune.data.rows import Row, Rows
-from fitune.entries import load_approach, make_work, resolve_metric
+from fitune.entries import load_approach, make_work, resolve_also, resolve_metric
 from fitune.errors import RunError
 from fitune.evaluation.metrics import Metric
 from fitune.runs import Run, explain_damage, open_run
@@ -55,6 +55,7 @@ class SavedModel:
         # Where the run was trained says nothing of the machine that it answers on.
         self.task = read_task(self.run).model_copy(update={"device": "auto"})
         self.metric: Metric = resolve_metric(self.task)
+        self.also: tuple[Metric, ...] = resolve_also(self.task)
         self.rung = rung or _recommended(self.run)
         known = sorted(p.parent.name for p in self.run.folder.glob("rungs/*/rung.json"))
         if self.rung not in known:

@@ -14,6 +14,7 @@ import pytest
 import fitune
 from fitune.evaluation.significance import Comparison, Interval
 from fitune.hardware import Gpu, Machine
+from fitune.ladder.price import costs
 from fitune.ladder.rung import Rung
 
 
@@ -102,6 +103,10 @@ class FakeApi:
             run=Path("runs/pydocs-1"),
             rungs=RUNGS,
             recommendation=RECOMMENDATION,
+            diagnoses=(),
+            skipped=(),
+            costs=costs(RUNGS, 10_000, None),
+            curve=None,
             notes=("3 rows were cut.",),
         )
         return self._answer("ladder", result, args, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from fitune.config import Task
 from fitune.data.rows import Row, Rows, Splits
 from fitune.errors import ConfigError, Interrupted, RunError
 from fitune.evaluation.metrics import METRICS
-from fitune.ladder.climb import Entry, capped, climb
+from fitune.ladder.budget import Budget
+from fitune.ladder.climb import Entry, climb
+from fitune.ladder.subset import capped
 from fitune.runs import Run
 
 TASK = Task(kind="classify", data={"train": "rows.csv"})
@@ -251,3 +254,116 @@ def test_capped_rows_keep_every_label_whatever_their_order(
             assert count <= max(1, shares[label] * most / len(labels) + 1)
     order.shuffle(given_rows)
     assert set(capped(Rows(tuple(given_rows)), most)) == set(kept)
+
+
+# --- rungs of earlier runs, and the budget ------------------------------------------------------
+
+
+def keyed(folder: Path, keys: dict[str, str | None], seen: Seen, **more: Any) -> Any:
+    """A climb of rungs that are right on all rows, each with a key."""
+
+    def work_for(name: str, progress: Any, notice: Any) -> Work:
+        return Work(
+            task=TASK, labels=LABELS, folder=folder / "rungs" / name, progress=progress,
+            notice=notice, score=lambda p, r: 0.0, device="cpu", dtype="fp32",
+            memory_bytes=10**9, stop_requested=lambda: False,
+        )  # fmt: skip
+
+    def make(name: str) -> Callable[[Work], Any]:
+        return lambda work: Right(name, 15, seen, work)
+
+    return climb(
+        [Entry(name, "linear", None, None, None, make(name), key) for name, key in keys.items()],
+        SPLITS,
+        metric=METRICS["accuracy"],
+        target=None,
+        run=Run(folder),
+        work_for=work_for,
+        stop_requested=lambda: False,
+        on=seen,
+        **more,
+    )
+
+
+def test_a_rung_made_of_the_same_is_taken_over(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    first = keyed(one, {"a": "k1", "b": "k2", "c": "k3"}, Seen())
+    seen = Seen()
+    made = keyed(two, {"c": "k3", "renamed": "k1", "b": "other", "d": None}, seen, earlier=[one])
+    assert set(seen.learned) == {"b", "d"}
+    assert seen.said == [
+        f"{name}: re-used from {one}, where all it depends on was the same."
+        for name in ("c", "renamed")
+    ]
+    c, renamed, b, _ = made.rungs
+    assert c.against is None and c.comparison is None, "it stood above b there"
+    assert renamed.against == "c" and renamed.comparison.difference == 0
+    assert b.against == "renamed" and not b.notes
+    assert renamed.train_seconds == first.rungs[0].train_seconds
+    assert (two / "rungs" / "renamed" / "model" / "right.txt").read_text() == "15"
+    for name in ("c", "renamed"):
+        record = json.loads((two / "rungs" / name / "rung.json").read_text())
+        assert record["name"] == name and record["against"] == (None if name == "c" else "c")
+    third = keyed(tmp_path / "three", {"c": "k3"}, Seen(), earlier=[two])
+    assert [n for n in third.rungs[0].notes if n.startswith("re-used")] == [
+        f"re-used from {two}, where all it depends on was the same."
+    ]
+
+
+@pytest.mark.parametrize("damage", ["predictions.jsonl", "rung.json", "key.json"])
+def test_a_damaged_rung_is_not_taken_over(tmp_path: Path, damage: str) -> None:
+    one = tmp_path / "one"
+    keyed(one, {"a": "k1"}, Seen())
+    (one / "rungs" / "a" / damage).write_text("[3")
+    seen = Seen()
+    keyed(tmp_path / "two", {"a": "k1"}, seen, earlier=[one])
+    assert set(seen.learned) == {"a"} and seen.said == []
+
+
+def test_an_unfinished_rung_is_not_taken_over(tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    keyed(one, {"a": "k1"}, Seen())
+    (one / "rungs" / "a" / "rung.json").unlink()
+    seen = Seen()
+    keyed(tmp_path / "two", {"a": "k1"}, seen, earlier=[one])
+    assert set(seen.learned) == {"a"}
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_the_budget_has_no_time_for_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    seconds = {"quick": 1.0, "slow": 500.0, "fine": 20.0, "late": 1.0}
+    module = sys.modules[climb.__module__]
+    monkeypatch.setattr(module, "_expected", lambda entry, ground: seconds[entry.name])
+    seen = Seen()
+    seen.rung = lambda rung: setattr(clock, "now", clock.now + 50)  # type: ignore[method-assign]
+    made = keyed(tmp_path, dict.fromkeys(seconds), seen, budget=Budget(100, clock))
+    assert [rung.name for rung in made.rungs] == ["quick", "fine"]
+    assert [(s.name, s.reason) for s in made.skipped] == [
+        ("slow", "it would take about 8 min 20 s, and 50 s of the budget of 1 min 40 s is left"),
+        ("late", "the budget of 1 min 40 s was used up"),
+    ]
+    assert seen.said[0].startswith("slow: skipped, as it would take about")
+    assert state(tmp_path)["skipped"][0]["name"] == "slow"
+    clock.now = 0.0
+    again = keyed(tmp_path, dict.fromkeys(seconds), Seen(), budget=Budget(1e6, clock))
+    assert [rung.name for rung in again.rungs] == list(seconds), "what was skipped is run later"
+
+
+def test_the_first_rung_is_run_whatever_the_budget(tmp_path: Path) -> None:
+    clock = Clock()
+    budget = Budget(1.0, clock)
+    clock.now = 100.0
+    made = keyed(tmp_path, {"a": None, "b": None}, Seen(), budget=budget)
+    assert [rung.name for rung in made.rungs] == ["a"]
+    assert [rung.name for rung in made.skipped] == ["b"]

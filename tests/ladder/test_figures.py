@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitune.ladder.figures import difference, duration, number, p_value, score, size
+from fitune.ladder.figures import amount, difference, duration, number, p_value, score, size
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,17 @@ def test_sizes(count: int, text: str) -> None:
 )  # fmt: skip
 def test_counts(count: float, text: str) -> None:
     assert number(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"), (1e-7, "<0.0001"), (0.00006, "0.0001"), (0.01584, "0.0158"), (1, "1.00"),
+        (1234.5, "1,234.50"),
+    ],
+)  # fmt: skip
+def test_hours_and_money(value: float, text: str) -> None:
+    assert amount(value) == text
 
 
 def test_scores_and_differences() -> None:

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fitune import api, config
+from fitune import api, climbing, config
 from fitune.errors import FituneError
 from fitune.ladder import climb
+from fitune.models.quiet import quiet
 from fitune.taskfile import parse_task
+from judge_kit import prefers_the_first, prefers_the_longer, serving
 
 BOTH = "text,label,other,tag\n" + "".join(
     f"my {word} is {i} {'abcdefghij'[i % 10]} please,{label},new {word} {i} {label},{label[0]}\n"
@@ -45,10 +47,21 @@ def data(**fields: Any) -> dict[str, Any]:
     return {"data": {"train": "rows.csv", **fields}}
 
 
+def shots(**options: Any) -> dict[str, Any]:
+    return one("few-shot", model="DECODER", examples=2, **options)
+
+
+def recurrent(**options: Any) -> dict[str, Any]:
+    return one("recurrent", **{"hidden": 8, "epochs": 2, **options})
+
+
 LORA = tuned(method="lora")
 PROMPT = one("prompt", model="DECODER")
 SHOTS = one("few-shot", model="DECODER", examples=2)
 WRITES = {**PROMPT, "kind": "generate", "max_answer_tokens": 4}
+RAG = {**one("rag", model="DECODER", retriever="bm25"), **data(documents="facts.csv")}
+GROUNDED = {**tuned(context="bm25"), **data(documents="facts.csv")}
+VECTORS = one("embeddings", model="ENCODER")
 SHORT = {"model": "DECODER", "epochs": 1, "max_length": 60}
 PREFERS = {
     **tuned(**SHORT, objective="dpo"),
@@ -66,6 +79,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Task.instruction": (PROMPT, {**PROMPT, "instruction": "Say what the customer needs."}),
     "Task.data": ({}, data(train="other.csv")),
     "Task.metric": ({}, {"metric": "macro_f1"}),
+    "Task.also": ({}, {"also": ["micro_f1"]}),
     "Task.target": (
         {"approaches": [{"use": "majority"}, {"use": "linear"}]},
         {"approaches": [{"use": "majority"}, {"use": "linear"}], "target": 0.1},
@@ -89,6 +103,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Data.validation_fraction": ({}, data(validation_fraction=0.3)),
     "Data.test_fraction": ({}, data(test_fraction=0.4)),
     "Data.split_seed": ({}, data(split_seed=1)),
+    "Data.documents": (
+        {**RAG, **data(documents="facts.csv")},
+        {**RAG, **data(documents="other.csv")},
+    ),
     "Data.max_rows": ({}, data(max_rows={"test": 6})),
     "Data.too_long": (
         tuned(max_length=7),
@@ -104,7 +122,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             (config.Linear, one("linear"), one("linear", name="mine")),
             (config.NGram, one("ngram"), one("ngram", name="mine")),
             (config.Hmm, one("hmm"), one("hmm", name="mine")),
+            (config.Recurrent, recurrent(), recurrent(name="mine")),
             (config.Knn, one("knn", retriever="bm25"), one("knn", retriever="bm25", name="mine")),
+            (config.Embeddings, VECTORS, one("embeddings", model="ENCODER", name="mine")),
             (config.Prompt, PROMPT, one("prompt", model="DECODER", name="mine")),
             (config.FewShot, SHOTS, one("few-shot", model="DECODER", examples=2, name="mine")),
             (config.Finetuned, tuned(), tuned(name="mine")),
@@ -115,6 +135,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Linear.max_train_rows": (one("linear"), one("linear", max_train_rows=9)),
     "NGram.max_train_rows": (one("ngram"), one("ngram", max_train_rows=9)),
     "Hmm.max_train_rows": (one("hmm"), one("hmm", max_train_rows=9)),
+    "Recurrent.max_train_rows": (recurrent(), recurrent(max_train_rows=9)),
+    "Embeddings.max_train_rows": (VECTORS, one("embeddings", model="ENCODER", max_train_rows=9)),
     "Knn.max_train_rows": (
         one("knn", retriever="bm25"),
         one("knn", retriever="bm25", max_train_rows=9),
@@ -135,6 +157,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Hmm.iterations": (one("hmm"), one("hmm", iterations=1)),
     "Hmm.smoothing": (one("hmm"), one("hmm", smoothing=1.0)),
     "Hmm.seed": (one("hmm"), one("hmm", seed=1)),
+    "Recurrent.cell": (recurrent(), recurrent(cell="lstm")),
+    "Recurrent.tokens": (recurrent(), recurrent(tokens="characters")),
+    "Recurrent.hidden": (recurrent(), recurrent(hidden=9)),
+    "Recurrent.layers": (recurrent(), recurrent(layers=2)),
+    "Recurrent.bidirectional": (recurrent(), recurrent(bidirectional=False)),
+    "Recurrent.dropout": (recurrent(), recurrent(dropout=0.0)),
+    "Recurrent.word_dropout": (recurrent(), recurrent(word_dropout=0.5)),
+    "Recurrent.epochs": (recurrent(), recurrent(epochs=1)),
+    "Recurrent.learning_rate": (recurrent(), recurrent(learning_rate=1e-5)),
+    "Recurrent.batch_size": (recurrent(), recurrent(batch_size=4)),
+    "Recurrent.seed": (recurrent(), recurrent(seed=1)),
+    "Embeddings.model": (VECTORS, one("embeddings", model="WIDE")),
+    "Embeddings.regularization": (VECTORS, one("embeddings", model="ENCODER", regularization=0.1)),
     "Knn.retriever": (
         one("knn", retriever="hybrid", model="ENCODER"),
         one("knn", retriever="dense", model="ENCODER"),
@@ -152,8 +187,56 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**PROMPT, **data(too_long="truncate")},
         {**one("prompt", model="DECODER", max_length=50), **data(too_long="truncate")},
     ),
+    "Prompt.instructions": (
+        PROMPT,
+        one("prompt", model="DECODER", instructions=["What is it about?"]),
+    ),
+    "Prompt.show_labels": (PROMPT, one("prompt", model="DECODER", show_labels=False)),
+    "Prompt.label_words": (PROMPT, one("prompt", model="DECODER", label_words={"lost": "gone"})),
+    "Prompt.normalize": (PROMPT, one("prompt", model="DECODER", normalize="mean")),
+    "Prompt.calibrate": (PROMPT, one("prompt", model="DECODER", calibrate="contextual")),
+    "Prompt.stop": (WRITES, {**WRITES, **one("prompt", model="DECODER", stop=list("aeiou rst"))}),
+    "Prompt.choices": (WRITES, {**WRITES, **one("prompt", model="DECODER", choices=["a", "b"])}),
+    "Prompt.json_schema": (
+        WRITES,
+        {**WRITES, **one("prompt", model="DECODER", json_schema={"enum": [1, 2]})},
+    ),
     "FewShot.model": (SHOTS, one("few-shot", model="BASE", examples=2)),
     "FewShot.examples": (SHOTS, one("few-shot", model="DECODER", examples=3)),
+    "FewShot.instructions": (
+        SHOTS,
+        shots(instructions=["What is it about?"]),
+    ),
+    "FewShot.show_labels": (SHOTS, shots(show_labels=False)),
+    "FewShot.label_words": (SHOTS, shots(label_words={"lost": "gone"})),
+    "FewShot.normalize": (SHOTS, shots(normalize="mean")),
+    "FewShot.calibrate": (SHOTS, shots(calibrate="contextual")),
+    "FewShot.stop": (
+        {**WRITES, **shots()},
+        {**WRITES, **shots(stop=list("aeiou rst"))},
+    ),
+    "FewShot.choices": ({**WRITES, **shots()}, {**WRITES, **shots(choices=["a", "b"])}),
+    "FewShot.json_schema": (
+        {**WRITES, **shots()},
+        {**WRITES, **shots(json_schema={"enum": [1, 2]})},
+    ),
+    "FewShot.select": (shots(select="nearest", retriever="bm25"), shots()),
+    "FewShot.order": (
+        shots(select="nearest", retriever="bm25"),
+        shots(select="nearest", retriever="bm25", order="similar-first"),
+    ),
+    "FewShot.retriever": (
+        shots(select="nearest", retriever="bm25"),
+        shots(select="nearest", retriever="dense", encoder="ENCODER"),
+    ),
+    "FewShot.encoder": (
+        shots(select="diverse", encoder="ENCODER"),
+        shots(select="diverse", encoder="WIDE"),
+    ),
+    "FewShot.candidates": (
+        shots(select="nearest", retriever="bm25"),
+        shots(select="nearest", retriever="bm25", candidates="all"),
+    ),
     "FewShot.max_length": (
         SHOTS,
         one("few-shot", model="DECODER", examples=2, max_length=110),
@@ -201,6 +284,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**tuned(), **data(too_long="truncate")},
         {**tuned(max_length=7), **data(too_long="truncate")},
     ),
+    "Finetuned.context": ({**tuned(), **data(documents="facts.csv")}, GROUNDED),
+    "Finetuned.passages": (GROUNDED, {**GROUNDED, **tuned(context="bm25", passages=1)}),
+    "Finetuned.context_tokens": (
+        GROUNDED,
+        {**GROUNDED, **tuned(context="bm25", context_tokens=20)},
+    ),
     "Finetuned.patience": (tuned(**STILL), tuned(**STILL, patience=1)),
     "Finetuned.evaluations_per_epoch": (tuned(), tuned(evaluations_per_epoch=2)),
     "Finetuned.checkpoint_steps": (tuned(), tuned(checkpoint_steps=2)),
@@ -209,7 +298,42 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Custom.options": (one("plug:Constant"), one("plug:Constant", options={"answer": "help"})),
 }
 
+
+def rag(task: dict[str, Any] = PROMPT, **options: Any) -> dict[str, Any]:
+    """A task of prompts, shown passages as well."""
+    (asked,) = task["approaches"]
+    shown = {**asked, **RAG["approaches"][0], "model": asked["model"], **options}
+    fields = {**task.get("data", data()["data"]), "documents": "facts.csv"}
+    return {**task, "data": fields, "approaches": [shown]}
+
+
+CASES |= {
+    **{
+        field.replace("Prompt", "Rag"): (rag(before), rag(after))
+        for field, (before, after) in CASES.items()
+        if field.startswith("Prompt.")
+    },
+    "Rag.retriever": (rag(), rag(retriever="dense", encoder="ENCODER")),
+    "Rag.retriever_options": (rag(), rag(retriever_options={"stopwords": ["my", "is"]})),
+    "Rag.encoder": (
+        rag(retriever="dense", encoder="ENCODER"),
+        rag(retriever="dense", encoder="WIDE"),
+    ),
+    "Rag.passages": (rag(), rag(passages=1)),
+    "Rag.passage_tokens": (rag(), rag(passage_tokens=3)),
+    "Rag.context_tokens": (rag(), rag(context_tokens=20)),
+    "Rag.rerank": (rag(), rag(rerank="CROSS")),
+    "Rag.cite": (rag(WRITES), rag(WRITES, cite=True)),
+    "Rag.not_found": (rag(WRITES), rag(WRITES, not_found="unknown")),
+}
+
 ELSEWHERE = {
+    "Task.judge",
+    "Judge.url",
+    "Judge.model",
+    "Judge.key_env",
+    "Judge.criterion",
+    "Judge.rows",
     "Task.device",
     "Task.track",
     "Task.download",
@@ -272,7 +396,8 @@ class Sink(Callback):
 def every_field() -> Iterator[str]:
     """Class and name of each field; `use` of the known approaches is how they are told apart."""
     models: list[type[BaseModel]] = [
-        config.Task, config.Data, config.RowCaps, *config.KNOWN.values(), config.Custom,
+        config.Task, config.Data, config.RowCaps, config.Judge, *config.KNOWN.values(),
+        config.Custom,
     ]  # fmt: skip
     for model in models:
         for name in model.model_fields:
@@ -295,8 +420,8 @@ class Ladder:
     def whole(self, task: dict[str, Any]) -> dict[str, Any]:
         task = {"kind": "classify", **data(), **one("majority"), **copy.deepcopy(task)}
         for approach in task["approaches"]:
-            if "model" in approach:
-                approach["model"] = str(self.models[approach["model"]])
+            for field in {"model", "encoder", "rerank"} & approach.keys():
+                approach[field] = str(self.models[approach[field]])
         return task
 
     def outcome(self, task: dict[str, Any], *, again: bool = False) -> dict[str, Any]:
@@ -326,11 +451,11 @@ class Ladder:
             patch.setattr(loop, "take_step", take_step)
             patch.setattr(loop.checkpoints, "save_checkpoint", save_checkpoint)
             # Two thirds of the time of so small a run, and no field is about them.
-            patch.setattr(api, "write_report", lambda folder: None)
+            patch.setattr(climbing, "write_report", lambda folder: None)
             patch.setattr(climb.gc, "collect", lambda: None)
             patch.setattr("fitune.runs.os.fsync", lambda handle: None)
             try:
-                result = api.ladder(parse_task({"output": usual, **task}))
+                result = api.ladder(parse_task({"output": usual, **task}), fresh=True)
             except FituneError as error:
                 return {"error": error.problem}
         return {
@@ -351,10 +476,22 @@ class Ladder:
         return {
             "name": rung.name,
             "figures": [rung.value, rung.train_rows, rung.parameters, rung.trainable_parameters],
+            "further": rung.metrics,
             "notes": rung.notes,
             "answers": (folder / "predictions.jsonl").read_text(),
             "records": [{**json.loads(line), "seconds": 0} for line in lines],
         }
+
+
+def save_cross_encoder(folder: Path, trunk: Path) -> Path:
+    """The tiny BERT with a head of one output."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(trunk, num_labels=1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(trunk).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +500,7 @@ def ladder(
     tiny_decoder: Path,
     tiny_base_decoder: Path,
     tiny_encoder: Path,
+    tiny_native_encoder: Path,
     wide_encoder: Path,
 ) -> Iterator[Ladder]:
     folder = tmp_path_factory.mktemp("fields")
@@ -372,9 +510,12 @@ def ladder(
     (folder / "accents.csv").write_bytes(BOTH.replace("my", "mé").encode("utf-8"))
     pairs = [f"my {w} {i},help {w},no {i}" for i in range(8) for w in ("card", "pin")]
     (folder / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected", *pairs]))
+    facts = [f"my {word} {i} is {i} {i}" for i in range(5) for word in ("card", "pin", "money")]
+    (folder / "facts.csv").write_text("\n".join(["text", *facts]))
     (folder / "plug.py").write_text(PLUG)
     models = {"ENCODER": tiny_encoder, "DECODER": tiny_decoder, "BASE": tiny_base_decoder}
     models["WIDE"] = wide_encoder
+    models["CROSS"] = save_cross_encoder(folder / "cross", tiny_native_encoder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
@@ -395,6 +536,41 @@ def test_a_changed_field_changes_what_happens(ladder: Ladder, field: str) -> Non
 def test_nothing_changes_by_itself(ladder: Ladder, task: dict[str, Any]) -> None:
     """Without this, a difference above could be chance."""
     assert ladder.outcome(task) == ladder.outcome(task, again=True)
+
+
+def test_judge(ladder: Ladder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field changes what a judge is asked, and without one nobody is."""
+    monkeypatch.setenv("JUDGE_KEY", "sk-1")
+    task = {"kind": "generate", "approaches": [{"use": "plug:Constant"}, {"use": "plug:Other"}]}
+
+    def asked(**judge: Any) -> list[tuple[str, str]]:
+        with serving(prefers_the_longer) as served, serving(prefers_the_first) as elsewhere:
+            urls = {"url": elsewhere.url if judge.pop("url", None) else served.url}
+            whole = {**task, "judge": {"model": "m", **urls, **judge}}
+            assert "error" not in ladder.outcome(whole, again=True)
+            keys = [headers.get("Authorization", "") for headers in served.headers]
+            bodies = [json.dumps(body, sort_keys=True) for body in served.bodies]
+            assert (urls["url"] == elsewhere.url) == bool(elsewhere.bodies)
+        return sorted(zip(bodies, keys, strict=True))
+
+    usual = asked()
+    assert usual and usual == asked()
+    for change in (
+        {"model": "other"},
+        {"url": "elsewhere"},
+        {"key_env": "JUDGE_KEY"},
+        {"criterion": "which is kinder"},
+        {"rows": 1},
+    ):
+        assert asked(**change) != usual, change
+    assert len(asked(rows=1)) == 2
+    with serving(prefers_the_longer) as served:
+        assert "error" not in ladder.outcome(task, again=True)
+    assert not served.bodies
+    judge = {"url": "http://127.0.0.1:1/v1", "model": "m"}
+    assert "kind is 'classify'" in ladder.outcome({"judge": judge})["error"]
+    judge["key_env"] = "NO_SUCH_KEY"
+    assert "'NO_SUCH_KEY'" in ladder.outcome({**task, "judge": judge})["error"]
 
 
 def test_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

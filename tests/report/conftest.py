@@ -89,6 +89,49 @@ def build(
     return run
 
 
+def explain(run: Path) -> Path:
+    """Adds what a ladder with everything asked for leaves: diagnoses, costs, a curve, passages."""
+    record = json.loads((run / "ladder.json").read_text())
+    names = record["rungs"]
+    example = {"row": 1, "text": HOSTILE, "reference": HOSTILE, "answer": HOSTILE, "why": HOSTILE}
+    cause = {"name": "information", "count": 9, "share": 0.75, "reasons": [[HOSTILE, 9]],
+             "examples": [example], "also_right": [names[0], 4]}  # fmt: skip
+    other = {**cause, "name": "capacity", "count": 3, "share": 0.25, "also_right": None}
+    record["diagnoses"] = [
+        {"rung": name, "rows": 24, "errors": 12, "shown": False, "causes": [cause, other]}
+        for name in names
+    ]
+    record["skipped"] = [{"name": "slow", "reason": f"it would take 2 h {HOSTILE}"}]
+    record |= {"requests_per_month": 7000, "price_per_hour": 1.5}
+    dump(run / "ladder.json", record)
+    spread = {"low": 0.4, "high": 0.8}
+    dump(run / "curve" / "curve.json", {
+        "rung": names[-1], "metric": "accuracy", "ceiling": 1.0, "floor": 0.1, "gain": 0.2,
+        "exponent": 0.5, "fit_p": 0.3, "sentences": ["More rows: it rises.", "So it seems."],
+        "points": [{"rows": 100 * 2**i, "value": 0.5 + i / 10, "interval": spread,
+                    "train_seconds": 1.0} for i in range(4)],
+        "forecasts": [{"rows": n, "value": 0.8, "low": 0.7, "high": 0.9} for n in (1600, 3200)],
+    })  # fmt: skip
+    folder = run / "rungs" / names[-1]
+    figures = json.loads((folder / "rung.json").read_text())
+    dump(folder / "rung.json", {**figures, "model": "m", "seconds_per_1000": 1.0})
+    first = json.loads((run / "rungs" / names[0] / "rung.json").read_text())
+    dump(run / "rungs" / names[0] / "rung.json", {
+        **first, "model": "m", "trainable_parameters": 0, "train_seconds": 0.0,
+    })  # fmt: skip
+    shown = [{"place": f"manual {HOSTILE}", "text": HOSTILE, "score": 1.0, "cited": i == 1}
+             for i in range(2)]  # fmt: skip
+    answers = (folder / "predictions.jsonl").read_text().splitlines()
+    lines(folder / "predictions.jsonl", [{**json.loads(a), "passages": shown} for a in answers])
+    return run
+
+
+@pytest.fixture
+def explained(tmp_path: Path) -> Callable[..., Path]:
+    """As `make_run`, with everything that may be asked for."""
+    return lambda **options: explain(build(tmp_path / "task-1", **options))
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     return lambda **options: build(tmp_path / "task-1", **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fitune.evaluation.significance import Interval
+from fitune.ladder.price import costs
+from fitune.ladder.rung import Rung
 from fitune.report.confusion import confusion
 from fitune.report.examples import EXAMPLES, MISTAKES, judge, side_by_side, worst_mistakes
 from fitune.report.gather import RungFolder, gather
+from fitune.report.pictures import quality_against_cost
 from fitune.report.plots import POINTS, axis, learning_curves
 
 MakeRun = Callable[..., Path]
@@ -149,3 +154,35 @@ def test_the_focus_is_the_choice_else_the_best(make_run: MakeRun) -> None:
     (folder / "rungs/rung-2/predictions.jsonl").write_text("")
     found = gather(folder).focus
     assert found is not None and found.name == "rung-1"
+
+
+def priced(name: str, value: float, train: float, answers: float) -> Rung:
+    return Rung(name, "linear", None, None, "accuracy", value, Interval(value, value), {}, None,
+                None, 1, train, answers, 1, 1, 1)  # fmt: skip
+
+
+def test_the_front_of_quality_and_cost() -> None:
+    rungs = [priced("a", 0.2, 0, 0.0), priced("b", 0.1, 10, 1), priced("c", 0.9, 3600, 9)]
+    picture = quality_against_cost(rungs, costs(rungs, 1000, None), "c")
+    assert picture is not None
+    assert [spot.kind for spot in picture.spots] == ["on", "off", "chosen"]
+    assert [spot.mark for spot in picture.spots] == ["1", "2", "3"]
+    front = [s for s in picture.strokes if s.kind == "front"]
+    (first, _, third) = picture.spots
+    assert (front[0].x1, front[0].y1) == (first.x, first.y)
+    assert (front[1].x2, front[1].y2) == (third.x, third.y) and front[-1].x2 == 100
+    assert all(0 <= c <= 100 for s in picture.spots for c in (s.x, s.y))
+    assert quality_against_cost(rungs[:1], costs(rungs[:1], 1, None), None) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e7)), min_size=2, max_size=9))
+def test_any_costs_are_drawn_within_the_picture(figures: list[tuple[float, float]]) -> None:
+    rungs = [priced(f"r{i}", value, train, 1.0) for i, (value, train) in enumerate(figures)]
+    picture = quality_against_cost(rungs, costs(rungs, 10_000, None), None)
+    assert picture is not None and 2 <= len(picture.x.ticks) <= 6
+    for spot in picture.spots:
+        assert -0.01 <= spot.x <= 100.01 and -0.01 <= spot.y <= 100.01
+    for one, other in itertools.combinations(zip(rungs, picture.spots, strict=True), 2):
+        if one[0].train_seconds < other[0].train_seconds:  # more to the right costs more
+            assert one[1].x <= other[1].x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,11 @@ class Page(html.parser.HTMLParser):
     def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self.words))
 
+    @property
+    def cells(self) -> list[dict[str, str]]:
+        """Of the confusion matrix that is a picture."""
+        return [a for a in self.having("rect") if a.get("class") in ("hit", "miss")]
+
     def having(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
@@ -70,6 +76,51 @@ def test_everything_of_the_run_is_on_the_page(page: Page) -> None:
         "rung-1-model", "packages.torch", "2.13.0", "macro_f1", "Learning curves", "text number 2",
     ):  # fmt: skip
         assert figure in page.text, figure
+
+
+@pytest.fixture(params=["classify", "generate"])
+def whole(request: pytest.FixtureRequest, explained: MakeRun) -> Page:
+    return Page(write_report(explained(kind=request.param)))
+
+
+def test_what_is_behind_the_recommendation_is_on_the_page(whole: Page) -> None:
+    for text in (
+        "Quality against cost", "answering 7,000 requests", "Money at 1.5 an hour",
+        "rung-2 is cheaper than rung-0 from", "What more rows would bring rung-2",
+        "More rows: it rises.", "Why answers are wrong", "9 of information", "3 of capacity",
+        "rung-0 answers 4 of them rightly", "slow was skipped: it would take 2 h",
+        "2 passages shown, 1 cited", "manual",
+    ):  # fmt: skip
+        assert text in whole.text, text
+    pictures = [a["aria-label"] for a in whole.having("svg")]
+    assert any(label.startswith("rung-0: 0.500, ") for label in pictures)
+    assert any("1,600 rows: 0.800 expected (0.700 to 0.900)" in label for label in pictures)
+    for check in (
+        test_text_from_the_data_stays_text,
+        test_nothing_is_loaded_from_elsewhere,
+        test_the_page_is_accessible,
+    ):
+        check(whole)
+
+
+def test_how_far_confidence_is_to_be_believed(explained: MakeRun) -> None:
+    assert "confidence is to be believed" in Page(write_report(explained(kind="classify"))).text
+
+
+def test_break_even_is_told_once_it_is_known(make_run: MakeRun) -> None:
+    text = Page(write_report(make_run())).text
+    assert "Quality against cost" in text and "is cheaper than" not in text
+    assert "Why answers are wrong" not in text and "What more rows" not in text
+
+
+@pytest.mark.parametrize("name", ["ladder.json", "curve/curve.json"])
+def test_damage_is_said_in_a_sentence(explained: MakeRun, name: str) -> None:
+    run = explained()
+    record = json.loads((run / name).read_text())
+    record.update({"diagnoses": [{"rung": 3}], "points": [{"rows": 1}]})
+    (run / name).write_text(json.dumps(record))
+    with pytest.raises(RunError, match=f"{name} cannot be read"):
+        write_report(run)
 
 
 def test_the_two_kinds_show_what_suits_them(make_run: MakeRun) -> None:
@@ -206,14 +257,13 @@ def test_a_large_run_makes_a_small_page(make_run: MakeRun) -> None:
     path = write_report(make_run(rows=3080, labels=labels, rungs=6))
     assert path.stat().st_size < 500_000
     page = Page(path)
-    cells = page.having("rect")
-    assert len(cells) == 2 * 79  # right, and the next label when wrong, for every label
+    assert len(page.cells) == 2 * 79  # right, and the next label when wrong, for every label
     assert "Most confused" in page.text
 
 
 def test_thirty_labels_are_a_table_of_numbers(make_run: MakeRun) -> None:
     page = Page(write_report(make_run(rows=300, labels=[f"label{i}" for i in range(30)])))
-    assert not page.having("rect")
+    assert not page.cells
     hits = [a for a in page.having("td") if a.get("class", "").startswith("hit")]
     assert len(hits) == 30
 

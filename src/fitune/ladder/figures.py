@@ -46,6 +46,16 @@ def number(count: float) -> str:
     return f"{_three_digits(count / 1000)} T"
 
 
+def amount(value: float) -> str:
+    """Hours or money, never as a power of ten: 0 → ``0``, 0.00003 → ``<0.0001``, 0.0158 →
+    ``0.0158``, 1234.5 → ``1,234.50``."""
+    if value <= 0:
+        return "0"
+    if value < 0.00005:
+        return "<0.0001"
+    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+
+
 def score(value: float) -> str:
     """A metric's value with three decimals and a true minus sign."""
     return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "−")

@@ -47,10 +47,11 @@ class AgainstBest:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The rung to use, and two sentences that say why."""
+    """The rung to use, and sentences: two that say why, and then what to do next, where errors were
+    sorted (`next_step`)."""
 
     choice: str
-    sentences: tuple[str, str]
+    sentences: tuple[str, ...]
 
 
 def cost_seconds(rung: Rung) -> float:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fitune.approaches.base import Shown
 from fitune.errors import RunError
+from fitune.ladder.asked import USUAL_REQUESTS
+from fitune.ladder.budget import Skipped
+from fitune.ladder.curve import Curve
+from fitune.ladder.diagnose import Diagnosis
+from fitune.ladder.price import Costs, costs
 from fitune.ladder.rung import Rung
 
 Record = dict[str, Any]
@@ -37,11 +43,15 @@ class Answer:
 
     Attributes:
         top: the most probable labels with their probability, highest first; empty without scores.
+        scores: of every label; empty without.
+        passages: what was looked up and shown to the model, best first.
     """
 
     text: str
     stopped: bool | None = None
     top: tuple[tuple[str, float], ...] = ()
+    scores: tuple[float, ...] = ()
+    passages: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,15 @@ class RunFolder:
     status: str
     choice: str | None
     sentences: tuple[str, ...]
+    diagnoses: tuple[Diagnosis, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    curve: Curve | None = None
+    requests_per_month: int = USUAL_REQUESTS
+    price_per_hour: float | None = None
+
+    @property
+    def costs(self) -> Costs:
+        return costs(self.finished, self.requests_per_month, self.price_per_hour)
 
     @property
     def finished(self) -> list[Rung]:
@@ -106,6 +125,8 @@ def gather(run: Path) -> RunFolder:
     rows = tuple(_lines(run / "rows.test.jsonl", _question))
     labels = tuple(data.get("labels") or ())
     recommendation = ladder.get("recommendation") or {}
+    drawn = run / "curve" / "curve.json"
+    kept = _json(drawn)
     return RunFolder(
         task=task,
         environment=_json(run / "environment.json"),
@@ -118,7 +139,22 @@ def gather(run: Path) -> RunFolder:
         status=str(ladder.get("status") or "running"),
         choice=recommendation.get("choice"),
         sentences=tuple(recommendation.get("sentences") or ()),
+        diagnoses=_made(run / "ladder.json", ladder.get("diagnoses"), Diagnosis.from_json),
+        skipped=_made(run / "ladder.json", ladder.get("skipped"), lambda said: Skipped(**said)),
+        curve=next(iter(_made(drawn, [kept] if kept else (), Curve.from_json)), None),
+        requests_per_month=int(ladder.get("requests_per_month") or USUAL_REQUESTS),
+        price_per_hour=ladder.get("price_per_hour"),
     )
+
+
+def _made(
+    path: Path, records: Sequence[Record] | None, make: Callable[[Record], T]
+) -> tuple[T, ...]:
+    """What `make` makes of each record of the file `path`."""
+    try:
+        return tuple(make(record) for record in records or ())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _rung_names(run: Path, listed: Sequence[str]) -> list[str]:
@@ -155,7 +191,8 @@ def _answer(record: Record, labels: tuple[str, ...]) -> Answer:
     if len(scores) == len(labels):
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:TOP]
         top = tuple((labels[i], float(scores[i])) for i in order)
-    return Answer(record["text"], record.get("stopped"), top)
+    shown = tuple(Shown(**passage) for passage in record.get("passages") or ())
+    return Answer(record["text"], record.get("stopped"), top, tuple(scores), shown)
 
 
 def _json(path: Path) -> Record:

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from fitune.errors import ResourceError
+from fitune.evaluation.calibration import calibration
 from fitune.evaluation.significance import LEVEL
 from fitune.ladder import figures
+from fitune.ladder.diagnose import CAUSES
 from fitune.report.confusion import confusion
 from fitune.report.examples import judge, side_by_side, worst_mistakes
-from fitune.report.gather import RunFolder, gather
+from fitune.report.gather import RunFolder, RungFolder, gather
+from fitune.report.pictures import quality_against_cost, quality_against_rows
 from fitune.report.plots import dots, learning_curves
+from fitune.report.reliability import reliability_plot
 
 TEXT_LIMIT = 600
 """Characters of one text that are shown."""
@@ -68,6 +72,7 @@ def render(run: RunFolder, *, title: str) -> str:
         score=figures.score,
         difference=figures.difference,
         p_value=figures.p_value,
+        amount=figures.amount,
         clip=clip,
         tied=tied,
     )
@@ -84,6 +89,11 @@ def render(run: RunFolder, *, title: str) -> str:
         level=LEVEL,
         notes=[*(run.data.get("notes") or ())],
         dots=dots(run.finished, run.task.get("target")),
+        costs=run.costs,
+        cost_picture=quality_against_cost(run.finished, run.costs, run.choice),
+        rows_picture=quality_against_rows(run.curve) if run.curve else None,
+        meanings=CAUSES,
+        reliability=reliability(run, focus) if focus and classify else None,
         curves=[
             (rung.name, panels)
             for rung in run.rungs
@@ -104,6 +114,20 @@ def render(run: RunFolder, *, title: str) -> str:
             *((f"Options of {rung.name}", flat(rung.options)) for rung in run.rungs),
         ],
     )
+
+
+def reliability(run: RunFolder, rung: RungFolder) -> str | None:
+    """The picture of how far a rung's confidence is to be believed, as SVG; None where it gives no
+    probabilities."""
+    if not all(len(answer.scores) == len(run.labels) for answer in rung.answers):
+        return None
+    references = [row.answer for row in run.rows]
+    said = [answer.text for answer in rung.answers]
+    known = {*run.labels}
+    if not known or not {*said, *references} <= known:
+        return None
+    scores = [answer.scores for answer in rung.answers]
+    return reliability_plot(calibration(scores, said, references, run.labels))
 
 
 def clip(text: str, limit: int = TEXT_LIMIT) -> str:
