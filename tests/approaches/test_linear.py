@@ -139,6 +139,6 @@ def test_it_refuses_to_generate(make_work: Make) -> None:
 
 def test_its_cost(make_work: Make, intent_rows: Rows) -> None:
     made = fitted(make_work, intent_rows)
-    features = made.weights.shape[1]
+    features = made.head.weights.shape[1]
     assert made.cost.parameters == made.cost.trainable_parameters == 3 * features + 3
     assert made.cost.rows == 120

@@ -5,7 +5,6 @@ Knows scikit-learn; knows nothing of language models. Saved as arrays and JSON, 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work, check_labels
+from fitune.approaches.logistic import Logistic, fit_logistic
 from fitune.data.rows import Rows
 from fitune.errors import DataError
 from fitune.runs import read_json, write_json
@@ -34,14 +34,11 @@ class Linear:
         self.work = work
         self.labels = work.labels
         self.views: list[Any] = []
-        self.weights = np.zeros((0, 0))
-        self.bias = np.zeros(0)
+        self.head = Logistic(work.labels, np.zeros((0, 0)), np.zeros(0))
         self.rows = 0
 
     def fit(self, train: Rows, validation: Rows) -> None:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
 
         self.rows = len(train)
         texts = train.whole_texts
@@ -63,33 +60,18 @@ class Linear:
                     ) from error
             views.append(vectorizer)
         self.views = views
-        features = self._features(texts)
-        model = LogisticRegression(C=self._options.regularization, max_iter=300, tol=1e-3)
-        # A label that no training row has keeps a bias that never wins.
-        self.weights = np.zeros((len(self.labels), features.shape[1]), dtype=np.float32)
-        self.bias = np.full(len(self.labels), -1e9, dtype=np.float32)
-        at = [self.labels.index(label) for label in train.labels]
-        self.bias[at] = 0
-        if len(at) > 1:
-            with warnings.catch_warnings():
-                # 300 steps are plenty for ranking labels; the last digits are not used.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(features, train.answers)  # its classes are sorted, as `labels` are
-            # For two labels scikit-learn keeps one row: the second's.
-            fitted = at if len(at) > 2 else at[1:]
-            self.weights[fitted], self.bias[fitted] = model.coef_, model.intercept_
+        self.head = fit_logistic(
+            self._features(texts),
+            train.answers,
+            self.labels,
+            strength=self._options.regularization,
+        )
         self.work.progress("logistic regression", 1, 1)
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
-        from scipy.special import softmax
-
-        logits = self._features(rows.whole_texts) @ self.weights.T + self.bias
-        probabilities = softmax(logits, axis=1)
+        predictions = self.head.predictions(self._features(rows.whole_texts))
         progress("answering", len(rows), len(rows))
-        return [
-            Prediction(self.labels[int(row.argmax())], tuple(float(p) for p in row))
-            for row in probabilities
-        ]
+        return predictions
 
     def _features(self, texts: list[str]) -> Any:
         from scipy.sparse import hstack
@@ -98,7 +80,7 @@ class Linear:
 
     @property
     def cost(self) -> Cost:
-        size = int(self.weights.size + self.bias.size)
+        size = self.head.parameters
         return Cost(parameters=size, trainable_parameters=size, rows=self.rows)
 
     @property
@@ -109,7 +91,7 @@ class Linear:
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"weights": self.weights, "bias": self.bias}
+        tensors = {"weights": self.head.weights, "bias": self.head.bias}
         views = []
         for i, view in enumerate(self.views):
             tensors[f"idf.{i}"] = np.asarray(view.idf_)
@@ -126,7 +108,7 @@ class Linear:
         made = cls(config.Linear(), work)
         saved = read_json(folder / "linear.json")
         tensors = load_file(folder / "linear.safetensors")
-        made.weights, made.bias = tensors["weights"], tensors["bias"]
+        made.head = Logistic(tuple(saved["labels"]), tensors["weights"], tensors["bias"])
         for i, (view, kept) in enumerate(zip(_VIEWS, saved["views"], strict=True)):
             vectorizer = TfidfVectorizer(
                 analyzer=kept["analyzer"],
