@@ -69,7 +69,7 @@ def test_on_a_gpu_the_devices_time_counts() -> None:
 
 def test_of_a_real_profile() -> None:
     """Large products take nearly all of the time of a chain of them."""
-    x = torch.randn(600, 600)
+    x = torch.randn(1200, 1200)  # products grow faster than what else there is
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         for _ in range(5):
             x = (x @ x).relu() * 1e-3
