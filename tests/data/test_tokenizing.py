@@ -140,3 +140,31 @@ def test_what_many_ask_for_at_once_is_one_call() -> None:
     assert list(found) == [2, 2, 0]
     assert CALLS == [3, 2]  # the text that both ask for is tokenized once
     assert ask(Counting(), asking("abc", 2)) == 6
+
+
+def test_long_texts_bring_no_advice(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import tokenization_utils_base
+
+    said: list[str] = []
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", said.append)
+    tokenizer = load_tokenizer(resolve_source(str(tiny_encoder)))
+    tokenizer.model_max_length = 4
+
+    def long() -> Asking[int]:
+        (found,) = yield ["card " * 9]
+        return len(found.ids)
+
+    assert ask(tokenizer, long()) == 9 and not said
+    rows, template = Rows((Row("card " * 9),)), TextTemplate(tokenizer)
+    encode_rows(
+        template.encode,
+        rows,
+        tokenizer=tokenizer,
+        max_length=6,
+        too_long="truncate",
+        what="training",
+        progress=None,
+    )
+    assert not said
+    tokenizer("card " * 9)
+    assert len(said) == 1  # what it would have been

@@ -253,9 +253,8 @@ def answer_tokens(work: Work, template: ChatTemplate, train: Rows) -> int:
     if not len(train):
         return DEFAULT_ANSWER_TOKENS
     sample = train[:2000]
-    lengths = [
-        len(template.tokenizer(a, add_special_tokens=False).input_ids) for a in sample.answers
-    ]
+    answers = template.tokenizer(sample.answers, add_special_tokens=False, verbose=False)
+    lengths = list(map(len, answers.input_ids))
     return max(16, min(1024, math.ceil(1.25 * float(np.quantile(lengths, 0.99)))))
 
 

@@ -101,6 +101,7 @@ def _cut_to_fit(
         [row.text for row in rows],
         add_special_tokens=False,
         return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
     )
     keep = [len(ids) for ids in texts.input_ids]
     fitting = list(items)

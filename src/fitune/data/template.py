@@ -321,6 +321,7 @@ class TextTemplate:
                 ["\n".join(turn.text for turn in row.turns) for row in some],
                 split_special_tokens=True,
                 return_special_tokens_mask=True,
+                verbose=False,  # texts longer than the model reads are counted and told elsewhere
             )
             for tokens, mask in zip(batch.input_ids, batch.special_tokens_mask, strict=True):
                 reasons = (Reason.ROLE if added else Reason.TEXT for added in mask)

@@ -96,6 +96,7 @@ def _tokenized(tokenizer: Any, texts: Iterable[str]) -> dict[str, Tokens]:
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
+        verbose=False,  # texts longer than the model reads are counted and told elsewhere
     )
     encodings = batch.encodings or [None] * len(each)
     return {
