@@ -15,6 +15,7 @@ import fitune
 from fitune import fitting
 from fitune.devices import find_device
 from fitune.errors import ConfigError, ModelError, ResourceError
+from fitune.estimates import EstimateResult, FittingModels
 from fitune.memory.estimate import estimate_training
 from fitune.memory.headroom import live_bytes
 from fitune.memory.inference import estimate_inference
@@ -23,7 +24,6 @@ from fitune.memory.options import Inference
 from fitune.memory.plan import Way
 from fitune.models.bundled import bundled_models
 from fitune.questions import Question
-from fitune.results import EstimateResult, FittingModels
 from memory_kit import family, measured, training
 
 KEYS = {

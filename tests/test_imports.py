@@ -26,7 +26,7 @@ TIERS = [
     {"ladder", "release"},
     {"report"},
     {
-        *("results", "entries", "machine", "saved", "resuming", "checking"),
+        *("results", "estimates", "entries", "machine", "saved", "resuming", "checking"),
         *("targets", "questions", "fitting", "weighing", "estimating", "profiling"),
         *("corpora", "modelling", "climbing", "api"),
     },
@@ -37,7 +37,7 @@ TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
 ORDERED = [
     ["errors", "names", "sizes", "config", "taskproblems", "taskfile"],
     [
-        *("results", "entries", "machine", "saved", "resuming", "checking"),
+        *("results", "estimates", "entries", "machine", "saved", "resuming", "checking"),
         *("targets", "questions", "fitting", "weighing", "estimating", "profiling"),
         *("corpora", "modelling", "climbing", "api"),
     ],

@@ -16,6 +16,7 @@ from fitune.data.load import load_rows
 from fitune.data.rows import Rows
 from fitune.entries import ladder_entries, resolve_metric
 from fitune.errors import ConfigError, DataError
+from fitune.estimates import EstimateResult, FittingModels
 from fitune.estimating import answer
 from fitune.evaluation.significance import interval
 from fitune.ladder.asked import Asked
@@ -30,9 +31,7 @@ from fitune.questions import Question
 from fitune.results import (
     CheckResult,
     DoctorResult,
-    EstimateResult,
     EvaluateResult,
-    FittingModels,
     LadderResult,
     LmResult,
     ProfileResult,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fitune.errors import ConfigError, FituneError, ModelError, ResourceError
+from fitune.estimates import Budget, EstimateResult, FittingModels, Plan
 from fitune.fitting import import_libraries, models_that_fit
 from fitune.ladder.climb import Watching
 from fitune.ladder.figures import size
@@ -36,7 +37,6 @@ from fitune.questions import (
     echo_of,
     spelt,
 )
-from fitune.results import Budget, EstimateResult, FittingModels, Plan
 from fitune.runs import write_text
 from fitune.targets import Target, find_target
 from fitune.training.precision import FROZEN_BASE

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from fitune.collector import uncollected
 from fitune.errors import ResourceError
+from fitune.estimates import Budget, FittingModel, FittingModels
 from fitune.ladder.climb import Watching
 from fitune.ladder.figures import size
 from fitune.memory import plan
@@ -19,7 +20,6 @@ from fitune.models.architecture import max_length_of
 from fitune.models.bundled import bundled_config, bundled_models
 from fitune.models.quiet import import_bitsandbytes, quiet
 from fitune.questions import Question, asked_training, echo_of
-from fitune.results import Budget, FittingModel, FittingModels
 from fitune.targets import find_target
 from fitune.training.precision import FROZEN_BASE
 

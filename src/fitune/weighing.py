@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 
 from fitune.errors import ModelError
+from fitune.estimates import Budget, EstimateResult
 from fitune.memory.weights_only import estimate_update, weigh
 from fitune.models.configured import ConfiguredModel
 from fitune.questions import Asked, Question, asked_inference, asked_training, echo_of, spelt
-from fitune.results import Budget, EstimateResult
 from fitune.targets import Target
 
 FULL = ("method", "full")

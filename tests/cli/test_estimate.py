@@ -24,6 +24,7 @@ from fitune.cli.estimate_view import (
     phases_line,
     place,
 )
+from fitune.estimates import Budget, EstimateResult, FittingModel, FittingModels, Plan
 from fitune.memory.estimate import Estimate, Moment, PeakAt
 from fitune.memory.explain import Explanation
 from fitune.memory.familiar import FamiliarRow
@@ -34,7 +35,6 @@ from fitune.memory.textbook import Textbook
 from fitune.memory.trial import Trial
 from fitune.memory.truth import TrueRow
 from fitune.questions import Question
-from fitune.results import Budget, EstimateResult, FittingModel, FittingModels, Plan
 
 GIB = 2**30
 TERMS = {

@@ -14,7 +14,7 @@ from fitune.ladder.figures import duration, number, size
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fitune.results import Budget, EstimateResult, FittingModels, Plan
+    from fitune.estimates import Budget, EstimateResult, FittingModels, Plan
 
 WIDE = 110
 """Columns from which on there is room to say what each term is."""
