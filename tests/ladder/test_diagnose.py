@@ -10,7 +10,7 @@ import pytest
 from fitune.approaches.base import Prediction, Shown
 from fitune.data.rows import Row, Rows, Splits
 from fitune.ladder.diagnose import CAUSES, Diagnosis, diagnose
-from fitune.ladder.lookup import Lookup
+from fitune.ladder.document_search import DocumentSearch
 from fitune.ladder.wrong import held
 from fitune.ladder.wrong_labels import _sure
 
@@ -208,9 +208,9 @@ def test_documents_of_language_models_are_not_diagnosed() -> None:
     assert diagnose("language-model", (), splits(Row("a")), {"x": [Prediction("1")]}) == ()
 
 
-def test_lookup_without_passages_finds_nothing() -> None:
-    empty = Lookup(["  "])
+def test_a_search_without_passages_finds_nothing() -> None:
+    empty = DocumentSearch(["  "])
     assert not empty and empty.best("a") == empty.best_sentence("a") == [] and not empty.holds("a")
-    found = Lookup(["One fact of x. Another fact of y.", "Nothing."])
+    found = DocumentSearch(["One fact of x. Another fact of y.", "Nothing."])
     assert found.best_sentence("y") == ["Another fact of y."]
     assert not held("", ["anything"]) and held("the", ["the end"])

@@ -6,6 +6,7 @@ Knows encoders and logistic regression; knows nothing of similarity or of tuning
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fitune.data.rows import Rows
 from fitune.data.template import TextTemplate
 from fitune.models.load import load_tokenizer
 from fitune.models.source import resolve_source
-from fitune.retrieval.encoder import Encoder, Vectors
+from fitune.retrieval.encoder import Encoder, Vectors, require_pooling
 from fitune.runs import explain_damage, read_json, write_json
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
@@ -44,11 +45,17 @@ class Embeddings:
             download=work.task.download,
             trust_remote_code=work.task.trust_remote_code,
         )
-        self._encoder = Encoder(source, device=work.device)
+        require_pooling(source)
+        self._source = source
         self._template = TextTemplate(load_tokenizer(source))
         self._strength = options.regularization or STRENGTHS[0]
         self._head = Logistic(work.labels, np.zeros((0, 0)), np.zeros(0))
         self._rows = 0
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """Its weights, which an approach does not load before it works."""
+        return Encoder(self._source, device=self.work.device)
 
     def fit(self, train: Rows, validation: Rows) -> None:
         """

@@ -15,7 +15,7 @@ from typing import Any
 
 from fitune.approaches.base import Prediction
 from fitune.data.rows import Splits
-from fitune.ladder.lookup import Lookup
+from fitune.ladder.document_search import DocumentSearch
 from fitune.ladder.wrong import Wrong
 from fitune.ladder.wrong_answers import find_wrong_answers
 from fitune.ladder.wrong_labels import find_wrong_labels
@@ -120,12 +120,12 @@ def diagnose(
     """
     if kind not in ("classify", "generate"):
         return ()
-    lookup = Lookup(passages)
+    documents = DocumentSearch(passages)
     if kind == "classify":
-        wrong = find_wrong_labels(labels, splits, answers, lookup)
+        wrong = find_wrong_labels(labels, splits, answers, documents)
     else:
-        wrong = find_wrong_answers(splits, answers, lookup)
-    return tuple(_counted(name, splits, answers, wrong, bool(lookup)) for name in answers)
+        wrong = find_wrong_answers(splits, answers, documents)
+    return tuple(_counted(name, splits, answers, wrong, bool(documents)) for name in answers)
 
 
 def _counted(

@@ -25,7 +25,7 @@ import numpy as np
 from fitune.approaches.base import Prediction
 from fitune.data.rows import Splits
 from fitune.evaluation.metrics import METRICS, normalise
-from fitune.ladder.lookup import Lookup
+from fitune.ladder.document_search import DocumentSearch
 from fitune.ladder.wrong import Wrong, asked, content, held, other_answers
 from fitune.retrieval.terms import terms
 
@@ -45,7 +45,7 @@ _REFUSAL = re.compile(
 
 
 def find_wrong_answers(
-    splits: Splits, answers: Mapping[str, Sequence[Prediction]], lookup: Lookup
+    splits: Splits, answers: Mapping[str, Sequence[Prediction]], documents: DocumentSearch
 ) -> dict[str, list[Wrong]]:
     """By rung, each wrong answer with its cause, in the order of the test rows."""
     references = splits.test.answers
@@ -77,7 +77,7 @@ def find_wrong_answers(
             else:
                 cause = (
                     _knew(answer, normalise(reference), scores[name][i])
-                    or _uninformed(prediction, asked(row), reference, lookup, unaided[i], known)
+                    or _uninformed(prediction, asked(row), reference, documents, unaided[i], known)
                     or _misbehaved(prediction, answer, longest)
                     or ("capacity", "what it saw had the answer, or more than words is needed")
                 )
@@ -111,20 +111,20 @@ def _uninformed(
     prediction: Prediction,
     question: str,
     reference: str,
-    lookup: Lookup,
+    documents: DocumentSearch,
     unaided: bool,
     known: set[str],
 ) -> tuple[str, str] | None:
     shown = [passage.text for passage in prediction.passages or ()]
     if unaided or not terms(reference) or _seen(reference, [question, *shown]):
         return None
-    if lookup and _seen(reference, lookup.best(question)):
+    if documents and _seen(reference, documents.best(question)):
         return "information", "a search by words finds it in the documents"
-    if lookup.holds(reference):
+    if documents.holds(reference):
         return "information", "the documents have it, and a search by words does not find it"
     if _derivable(question, reference, known):
         return None
-    if lookup:
+    if documents:
         return "information", "neither the question nor the documents have it"
     return "information", "the question does not have it"
 

@@ -26,7 +26,7 @@ import numpy as np
 from fitune.approaches.base import Prediction
 from fitune.data.rows import Splits
 from fitune.evaluation.metrics import normalise
-from fitune.ladder.lookup import Lookup
+from fitune.ladder.document_search import DocumentSearch
 from fitune.ladder.wrong import Wrong, asked, content, held, other_answers
 
 LEVEL = 0.01
@@ -46,7 +46,7 @@ Answers = Mapping[str, Sequence[Prediction]]
 
 
 def find_wrong_labels(
-    labels: Sequence[str], splits: Splits, answers: Answers, lookup: Lookup
+    labels: Sequence[str], splits: Splits, answers: Answers, documents: DocumentSearch
 ) -> dict[str, list[Wrong]]:
     """By rung, each wrong answer with its cause, in the order of the test rows."""
     references = splits.test.answers
@@ -65,7 +65,7 @@ def find_wrong_labels(
                 cause = "behaviour", "the answer is none of the labels"
             elif elsewhere[i]:
                 cause = "data", "the same text has another label elsewhere in the data"
-            elif lookup and (why := _uninformed(i, name, answers, informed, splits, lookup)):
+            elif documents and (why := _uninformed(i, name, answers, informed, splits, documents)):
                 cause = "information", why
             elif doubted[i] is not None and doubted[i] != reference:
                 cause = "data", f"{VOTES} rungs or more are sure of another label"
@@ -95,7 +95,7 @@ def _uninformed(
     answers: Answers,
     informed: Sequence[str],
     splits: Splits,
-    lookup: Lookup,
+    documents: DocumentSearch,
 ) -> str | None:
     """What shows that the rung `name` lacked information for test row `i`; None: nothing does."""
     prediction, row = answers[name][i], splits.test[i]
@@ -104,7 +104,7 @@ def _uninformed(
     shown = [passage.text for passage in prediction.passages or ()]
     if _tells(reference, prediction.text, [question, *shown]):
         return None
-    if _tells(reference, prediction.text, lookup.best_sentence(question)):
+    if _tells(reference, prediction.text, documents.best_sentence(question)):
         return "a search by words finds it in the documents"
     if shown:
         return None

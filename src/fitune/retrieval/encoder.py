@@ -62,11 +62,8 @@ class Encoder:
 
         source = resolve_source(model) if isinstance(model, str) else model
         said = read_pooling(source.folder)
-        if pooling is None and said is None:
-            raise ModelError(
-                f"'{source.name}' does not say how its token vectors become one",
-                fix="use a sentence-transformers model, or give pooling: mean, cls, max or last",
-            )
+        if pooling is None:
+            require_pooling(source)
         self.name = source.name
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
         self._device = device
@@ -159,3 +156,15 @@ class Encoder:
             pooled = self._pooling(hidden, mask)
         result: Vectors = pooled.cpu().numpy()
         return result
+
+
+def require_pooling(source: ModelSource) -> None:
+    """
+    Raises:
+        ModelError: the model does not say how its token vectors become one.
+    """
+    if read_pooling(source.folder) is None:
+        raise ModelError(
+            f"'{source.name}' does not say how its token vectors become one",
+            fix="use a sentence-transformers model, or give pooling: mean, cls, max or last",
+        )

@@ -21,7 +21,7 @@ DEPTH = 5
 _ENDS = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-class Lookup:
+class DocumentSearch:
     """A search of the passages by words, made when it is first asked.
 
     Args:
