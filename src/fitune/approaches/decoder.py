@@ -244,17 +244,19 @@ def label_instruction(instruction: str | None, labels: Sequence[str]) -> str | N
 
 
 def answer_tokens(work: Work, template: ChatTemplate, train: Rows) -> int:
-    """How many tokens an answer may have: the task's word, else from the training answers.
-
-    The longest answers decide, with a quarter more, so that a good answer is not cut off.
-    """
+    """How many tokens an answer may have: the task's word, else from the training answers."""
     if work.task.max_answer_tokens:
         return work.task.max_answer_tokens
     if not len(train):
         return DEFAULT_ANSWER_TOKENS
     sample = train[:2000]
     answers = template.tokenizer(sample.answers, add_special_tokens=False, verbose=False)
-    lengths = list(map(len, answers.input_ids))
+    return room_for_answers(list(map(len, answers.input_ids)))
+
+
+def room_for_answers(lengths: Sequence[int]) -> int:
+    """How many tokens an answer may have where training answers have so many: the longest decide,
+    with a quarter more, so that a good answer is not cut off."""
     return max(16, min(1024, math.ceil(1.25 * float(np.quantile(lengths, 0.99)))))
 
 

@@ -5,16 +5,15 @@ Knows states and answers as token ids; knows nothing of the course of training.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fitune import config
 from fitune.approaches.base import Prediction, Progress, Work
+from fitune.approaches.decoder import room_for_answers
 from fitune.approaches.recurrent_reader import Reader
 from fitune.data.batches import Batch, label_batch, micro_batches
 from fitune.data.encoded import Encoded
@@ -141,11 +140,10 @@ class Writing:
     @staticmethod
     def learned(train: Rows, vocabulary: Vocabulary, work: Work) -> dict[str, Any]:
         """What it knows of the training rows besides its weights, as JSON: how long an answer may
-        be, in its own tokens. The longest decide, with a quarter more, as for other models."""
+        be, in its own tokens."""
         if work.task.max_answer_tokens:
             return {"most": work.task.max_answer_tokens}
-        lengths = [len(ids) for ids in vocabulary.encode_all(train.answers)]
-        return {"most": max(16, min(1024, math.ceil(1.25 * float(np.quantile(lengths, 0.99)))))}
+        return {"most": room_for_answers(list(map(len, vocabulary.encode_all(train.answers))))}
 
     def objective(self, items: Sequence[Encoded], rows: Rows) -> TeacherForced:
         answers = [(*ids.tolist(), self.end) for ids in self.vocabulary.encode_all(rows.answers)]
