@@ -33,12 +33,15 @@ def few_shot(folder: Path, work: Any, **options: Any) -> FewShot:
 
 
 def by_hand(made: Prompt, row: Row) -> list[float]:
-    """Probabilities of the labels, from one plain forward pass per label."""
+    """Probabilities of the labels, from one plain forward pass per label.
+
+    None of the labels here begins another, so their words alone are looked at.
+    """
     model = load_decoder(made.source, dtype=torch.float32, device="cpu")
     head = list(made.template.prompt(row, made.examples).tokens)
     sums = []
     for words in made.words:
-        answer = list(made.template.answer(words))
+        answer = list(made.template.answer(words, ended=False))
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([head + answer])).logits[0].double()
         log_probs = torch.log_softmax(logits, -1)
@@ -64,6 +67,17 @@ def test_labels_are_chosen_by_likelihood(
         f"late transfer, lost card.\n\n{rows[0].text}<|end|>\n<|assistant|>\n"
     )
     assert made.cost.trainable_parameters == made.cost.rows == 0
+
+
+def test_the_end_is_read_only_where_another_label_goes_on(
+    tiny_decoder: Path, make_work: Make
+) -> None:
+    made = prompt(tiny_decoder, make_work(("late", "late transfer", "lost card")))
+    said = [made.template.answer(words, ended=False) for words in made.words]
+    (end,) = set(made.template.stop_tokens) & set(made.template.answer("late"))
+    assert said[1][: len(said[0])] == said[0]
+    assert made._asking().answers == [(*said[0], end), said[1], said[2]]
+    assert all(end not in words for words in said)
 
 
 def test_free_answers_stop_or_reach_the_limit(

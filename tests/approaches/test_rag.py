@@ -70,7 +70,7 @@ def test_labels_are_chosen_by_likelihood_given_the_passages(make: Make, quietly:
         head = list(made.reader.template.prompt(row).tokens)
         sums = []
         for label in LABELS:
-            tail = list(made.reader.template.answer(label))
+            tail = list(made.reader.template.answer(label, ended=False))
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([head + tail])).logits[0].double()
             log_probs = torch.log_softmax(logits, -1)

@@ -101,15 +101,15 @@ class Answerer:
         minus infinity where it is no candidate. A row's only candidate is certain: it gets 0, and
         the model is not asked. Arguments and errors as of `answer`."""
         prompts = self._prompts(rows, examples)
-        only = candidates or [range(len(self._answers))] * len(rows)
-        found = np.full((len(rows), len(self._answers)), -np.inf)
+        only = candidates or [range(len(self.answers))] * len(rows)
+        found = np.full((len(rows), len(self.answers)), -np.inf)
         open_ = [row for row, which in enumerate(only) if len(which) > 1]
         for row, which in enumerate(only):
             found[row, which] = 0.0
         found[open_] = score_answers(
             self.model.eval(),
             [prompts[row] for row in open_],
-            self._answers,
+            self.answers,
             pad=self.template.tokenizer.pad_token_id,
             only=[only[row] for row in open_] if candidates else None,
             progress=lambda done, total: progress("answering", done, total),
@@ -131,7 +131,7 @@ class Answerer:
         Raises:
             ConfigError: answers take all of `max_length`.
         """
-        answers = self._answers
+        answers = self._ended
         room = max(map(len, answers)) if answers else self.max_new_tokens
         if room >= self.max_length:
             raise ConfigError(
@@ -146,8 +146,28 @@ class Answerer:
         return self.template.prompt(row, self._spoken(examples))
 
     @functools.cached_property
-    def _answers(self) -> list[tuple[int, ...]]:
-        return [self.template.answer(text) for text in self.words or self.labels or self.choices]
+    def answers(self) -> list[tuple[int, ...]]:
+        """The tokens by which each label (or choice) is known: its words, and the end of the turn
+        where another answer goes on from there ("top up", "top up failed").
+
+        So the likelihoods of all are of events that exclude one another: what the model writes
+        begins with these words. Reading every answer to its end would ask as well how readily the
+        model stops, in one more token for each answer: a third more work for 77 labels.
+        """
+        said = [self.template.answer(text, ended=False) for text in self._texts]
+        goes_on = {words[:end] for words in said for end in range(len(words))}
+        return [
+            whole if words in goes_on else words
+            for words, whole in zip(said, self._ended, strict=True)
+        ]
+
+    @functools.cached_property
+    def _ended(self) -> list[tuple[int, ...]]:
+        return [self.template.answer(text) for text in self._texts]
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return self.words or self.labels or self.choices
 
     def _spoken(self, examples: Sequence[Row]) -> list[Row]:
         """Examples with labels in the words that the model is asked for."""

@@ -197,7 +197,7 @@ class Prompt:
             self._ask,
             self._choose,
             self.work.score,
-            lengths=[len(self.template.answer(words)) for words in self.words],
+            lengths=list(map(len, self._asking().answers)),
             unlabelled=unlabelled,
             validation=some,
         )

@@ -123,11 +123,16 @@ class ChatTemplate:
         head = self._render(messages, generation=True)
         return Encoded.of((yield from self._follow(done, pairs, head, messages)))
 
-    def answer(self, text: str) -> tuple[int, ...]:
-        """The tokens of an answer right after a generation prompt, its end of turn included."""
+    def answer(self, text: str, *, ended: bool = True) -> tuple[int, ...]:
+        """The tokens of an answer right after a generation prompt.
+
+        Args:
+            ended: its end of turn included.
+        """
         head, body = self._body([{"role": "user", "content": "a"}], self._literal(text))
         pairs = ask(self.tokenizer, self._tokenize_body(head, body, self._literal(text)))
-        return tuple(token for token, reason in pairs if reason is not Reason.ROLE)
+        left_out = {Reason.ROLE} if ended else {Reason.ROLE, Reason.END}
+        return tuple(token for token, reason in pairs if reason not in left_out)
 
     @functools.cached_property
     def stop_tokens(self) -> tuple[int, ...]:
