@@ -7,8 +7,9 @@ first two: SmolLM2-135M, LoRA of rank 16 on all linear layers, rounds of 8 batch
 banking77: all of MiniLM, rounds of 32 batches of 32. The same rows for all. Every contender is a
 process of its own that stays; they take turns, a round each, so that what else the machine does
 meets all of them. The first round warms up and does not count. "Of the matrix limit": FLOPs that
-the rows need (fitune.training.flops; padding and recomputation do not count), against the fastest
-bf16 product that is measured between the rounds.
+the rows need (fitune.training.flops; padding and recomputation do not count, and what fitune
+computes once for all rows of a batch counts once), against the fastest bf16 product that is
+measured between the rounds.
 
 The peers run in an environment of their own, with the versions in engine/peers.txt; without
 --peers it is made in a temporary folder. Writes results/engine-NAME.json.
@@ -72,7 +73,8 @@ DECODER = Contest(
     method="lora",
     ours={
         "fitune": {},
-        "fitune, packing only": {"fused": False},
+        "fitune, nothing shared": {"shared_prefix": False},
+        "fitune, packing only": {"shared_prefix": False, "fused": False},
         "fitune, kernels only": {"packing": False},
         "fitune, neither": {"packing": False, "fused": False},
         "fitune fp32": {"dtype": "fp32"},
@@ -113,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = Path(scratch) / "rounds.json"
         contest.rounds(options.folder, options.rounds + 1, rows)
-        needed = contest.needed(rows, Finetuned(method=contest.method))
+        needed = _needed(contest, rows)
         python = options.peers or _peers_environment(Path(scratch) / "peers")
         contenders = {
             name: _start(contest, name, rows, python)
@@ -139,6 +141,17 @@ def main(arguments: Sequence[str]) -> None:
     path = HERE / "results" / f"engine-{options.folder.name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _needed(contest: Contest, rows: Path) -> dict[str, float]:
+    """Contender → FLOPs of a token."""
+    apart = contest.needed(rows, Finetuned(method=contest.method, shared_prefix=False))
+    found = dict.fromkeys([*contest.ours, *contest.peers], apart)
+    for name, changes in contest.ours.items():
+        options = Finetuned(method=contest.method, **changes)
+        if options.packing and options.shared_prefix:
+            found[name] = contest.needed(rows, options)
+    return found
 
 
 def _peers_environment(folder: Path) -> Path:
@@ -187,7 +200,7 @@ def _limit(contest: Contest) -> float:
 
 
 def _facts(
-    rounds: dict[str, list[dict[str, float]]], limit: float, needed: float
+    rounds: dict[str, list[dict[str, float]]], limit: float, needed: dict[str, float]
 ) -> dict[str, Any]:
     machine = this_machine()
     table = {}
@@ -196,7 +209,8 @@ def _facts(
         speed = statistics.median(speeds)
         table[name] = {
             "tokens_per_second": speed,
-            "utilisation": speed * needed / limit,
+            "flops_per_token": needed[name],
+            "utilisation": speed * needed[name] / limit,
             "lowest": min(speeds),
             "highest": max(speeds),
             "losses": [one["loss"] for one in each],
@@ -206,7 +220,6 @@ def _facts(
         "cores": machine.cores,
         "cpu": machine.cpu,
         "matrix_limit": limit,
-        "flops_per_token": needed,
         "table": table,
     }
 
@@ -215,18 +228,18 @@ def _table(facts: dict[str, Any]) -> str:
     ours = facts["table"].get("fitune", {}).get("tokens_per_second")
     lines = [
         f"bf16 matrix products, {facts['cores']} cores of {facts['cpu']}: "
-        f"{facts['matrix_limit'] / 1e9:,.0f} GFLOP/s; a token needs "
-        f"{facts['flops_per_token'] / 1e6:,.0f} MFLOP",
+        f"{facts['matrix_limit'] / 1e9:,.0f} GFLOP/s",
         "",
-        "| | tokens/s | lowest–highest | fitune is | of the matrix limit | loss of the last round "
-        "| peak, MiB |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| | tokens/s | lowest–highest | fitune is | MFLOP a token | of the matrix limit "
+        "| loss of the last round | peak, MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in facts["table"].items():
         times = f"{ours / row['tokens_per_second']:.2f} ×" if ours else ""
         lines.append(
             f"| {name} | {row['tokens_per_second']:.0f} | {row['lowest']:.0f}–{row['highest']:.0f} "
-            f"| {times} | {row['utilisation']:.0%} | {row['losses'][-1]:.3f} "
+            f"| {times} | {row['flops_per_token'] / 1e6:,.0f} | {row['utilisation']:.0%} "
+            f"| {row['losses'][-1]:.3f} "
             f"| {row['peak_bytes'] / 2**20:,.0f} |"
         )
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from fitune.data.encoded import Encoded, Reason
 from fitune.training.objectives import Classify, Dpo, Masked, Seq2Seq, Sft
 from fitune.training.objectives.dpo import EncodedPair, pair_log_probs
 from fitune.training.objectives.head import head_is_last
-from fitune.training.packing import can_pack, rows_apart
+from fitune.training.packing import can_pack, can_share, rows_apart
 from parity_kit import LABELS, WORDS, Logits
 
 ROWS, STEPS = 8, 4
@@ -105,6 +105,10 @@ def seq2seq(
 # What both sides are given
 
 
+ALIKE = (5, 9, 4, 7)
+"""What rows with an answer begin with: an instruction."""
+
+
 def sentences(count: int, seed: int, learn: Callable[[int, int], Reason]) -> list[Encoded]:
     """Rows of one to a dozen tokens, with `learn` of (place, length)."""
     drawn = random.Random(seed)
@@ -116,33 +120,45 @@ def sentences(count: int, seed: int, learn: Callable[[int, int], Reason]) -> lis
     return rows
 
 
-def answers(at: int, length: int) -> Reason:
-    return Reason.ANSWER if at >= length // 2 else Reason.PROMPT
+def answered(count: int, seed: int) -> list[Encoded]:
+    """The second half of each row is its answer; before the first stands what all begin with."""
+
+    def learn(at: int, length: int) -> Reason:
+        return Reason.ANSWER if at >= length // 2 else Reason.PROMPT
+
+    return [
+        Encoded(ALIKE + row.tokens, (Reason.PROMPT,) * len(ALIKE) + row.reasons)
+        for row in sentences(count, seed, learn)
+    ]
 
 
 def preferred(count: int) -> list[EncodedPair]:
     """Two answers of different lengths after the same prompt."""
     made = []
-    for chosen, other in zip(
-        sentences(count, 1, answers), sentences(count, 2, answers)[::-1], strict=True
-    ):
-        start = len(chosen) // 2
+    for chosen, other in zip(answered(count, 1), answered(count, 2)[::-1], strict=True):
+        start = chosen.reasons.index(Reason.ANSWER)
         prompt = chosen.tokens[:start], chosen.reasons[:start]
-        answer = other.tokens[: 1 + len(other) // 2]
+        answer = other.tokens[len(ALIKE) :][: 1 + len(other) // 2]
         rejected = Encoded(prompt[0] + answer, prompt[1] + (Reason.ANSWER,) * len(answer))
         made.append(EncodedPair(chosen, rejected))
     return made
 
 
+def laid_out(model: Any, options: Finetuned) -> dict[str, bool]:
+    """How rows lie in a batch, as a decoder's tuner decides."""
+    packed = options.packing and can_pack(model)
+    shared = packed and options.shared_prefix and not options.neftune and can_share(model)
+    return {"packed": packed, "shared": shared}
+
+
 Loss = Callable[[Logits, Sequence[int]], torch.Tensor]
 
 
-def of_tokens(model: Any, options: Finetuned, learn: Any) -> tuple[Any, list[int], Loss]:
-    items = sentences(ROWS * STEPS, 0, learn)
+def of_tokens(model: Any, options: Finetuned, items: list[Encoded]) -> tuple[Any, list[int], Loss]:
     objective = Sft(
         items,
         pad=0,
-        packed=options.packing and can_pack(model),
+        **laid_out(model, options),
         fused=options.fused and head_is_last(model),
     )
     loss = lambda logits, rows: sft(logits, [items[i] for i in rows])  # noqa: E731
@@ -150,19 +166,20 @@ def of_tokens(model: Any, options: Finetuned, learn: Any) -> tuple[Any, list[int
 
 
 def given_sft(model: Any, options: Finetuned, reference: Logits) -> tuple[Any, list[int], Loss]:
-    return of_tokens(model, options, answers)
+    return of_tokens(model, options, answered(ROWS * STEPS, 0))
 
 
 def given_pretrain(
     model: Any, options: Finetuned, reference: Logits
 ) -> tuple[Any, list[int], Loss]:
-    return of_tokens(model, options, lambda at, length: Reason.DOCUMENT)
+    items = sentences(ROWS * STEPS, 0, lambda at, length: Reason.DOCUMENT)
+    return of_tokens(model, options, items)
 
 
 def given_dpo(model: Any, options: Finetuned, reference: Logits) -> tuple[Any, list[int], Loss]:
     """Each side takes what its own model says before the first step as the reference."""
     items = preferred(ROWS * STEPS)
-    objective = Dpo(items, pad=0, beta=BETA, packed=options.packing and can_pack(model))
+    objective = Dpo(items, pad=0, beta=BETA, **laid_out(model, options))
     with torch.no_grad():
         batch = objective.batch(range(len(items)))
         with rows_apart(model, batch):
@@ -213,8 +230,10 @@ def given_classify(
 
 
 def given_seq2seq(model: Any, options: Finetuned, reference: Logits) -> tuple[Any, list[int], Loss]:
-    items = sentences(ROWS * STEPS, 0, lambda at, length: Reason.PROMPT)
-    said = [item.tokens for item in sentences(ROWS * STEPS, 1, answers)][::-1]
+    items, said_of = (
+        sentences(ROWS * STEPS, seed, lambda at, length: Reason.PROMPT) for seed in (0, 1)
+    )
+    said = [item.tokens for item in said_of][::-1]
     start = model.config.decoder_start_token_id
 
     def loss(logits: Logits, rows: Sequence[int]) -> torch.Tensor:

@@ -183,6 +183,7 @@ OF_APPROACH: dict[str, dict[str, list[Any]]] = {
         "dtype": ["fp16", "pure-fp16", None],
         "checkpointing": [None, 0, -1, 1.5, "some", [2]],
         "packing": [None, "some", 2],
+        "shared_prefix": [None, "some", 2],
         "fused": [None, "some", 2],
         "trunk_cache": [None, "some", 2],
         "patience": [0, None],

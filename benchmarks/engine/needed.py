@@ -19,7 +19,8 @@ def flops_per_token(path: Path, options: Finetuned) -> float:
 
     Args:
         path: of the rounds.
-        options: of fitune's approach, with method and rank.
+        options: of fitune's approach, with method and rank. With `packing` and `shared_prefix`,
+            what the rows of a batch begin with is needed once; the tokens are still the rows'.
     """
     import torch
 
@@ -41,7 +42,8 @@ def flops_per_token(path: Path, options: Finetuned) -> float:
         for rows in written["rounds"]
         for row in rows
     ]
-    objective = Sft(items, pad=written["pad"])
+    shared = options.packing and options.shared_prefix
+    objective = Sft(items, pad=written["pad"], packed=options.packing, shared=shared)
     return _of_the_mean_token(model, objective, BATCH, torch.bfloat16)
 
 

@@ -25,7 +25,7 @@ def main(path: Path, words: list[str]) -> None:
     from fitune.training.objectives import Sft
     from fitune.training.objectives.head import head_is_last
     from fitune.training.optim import parameter_groups
-    from fitune.training.packing import can_pack
+    from fitune.training.packing import can_pack, can_share
     from fitune.training.precision import precision
 
     assert options.method
@@ -45,6 +45,7 @@ def main(path: Path, words: list[str]) -> None:
     )
     written = json.loads(path.read_text())
     packed = options.packing and can_pack(model)
+    shared = packed and options.shared_prefix and can_share(model)
     fused = options.fused and head_is_last(model)
 
     def objectives() -> Iterator[Sft]:
@@ -56,7 +57,7 @@ def main(path: Path, words: list[str]) -> None:
                 )
                 for row in rows
             ]
-            yield Sft(items, pad=written["pad"], packed=packed, fused=fused)
+            yield Sft(items, pad=written["pad"], packed=packed, shared=shared, fused=fused)
 
     take_rounds(model, options, groups, objectives(), decoder=True, batch_size=BATCH)
 

@@ -341,6 +341,7 @@ ELSEWHERE = {
     "Finetuned.checkpointing",
     "Finetuned.adapter",
     "Finetuned.packing",
+    "Finetuned.shared_prefix",
     "Finetuned.fused",
     "Finetuned.trunk_cache",
 }
@@ -620,6 +621,7 @@ def test_checkpointing(ladder: Ladder, model: str, monkeypatch: pytest.MonkeyPat
     ("field", "computed"),
     [
         ("packing", "fitune.training.kernels.packed_attention._Attend.forward"),
+        ("shared_prefix", "fitune.training.kernels.packed_attention._shared"),
         ("fused", "fitune.training.kernels.head_loss._HeadLoss.forward"),
     ],
 )

@@ -20,6 +20,7 @@ SOUND = Profile(
     rows=16,
     micro_batches=1,
     tokens=4000,
+    shared=0,
     positions=4000,
     seconds=2.0,
     phases={**dict.fromkeys(PHASES, 0.0), "forward": 0.8, "backward": 1.2},

@@ -121,3 +121,18 @@ def test_virtual_tokens_are_computed_too(tiny_decoder: Path) -> None:
 def test_flops_add_up() -> None:
     assert Flops(1, 2, 3) + Flops(10, 20, 30) == Flops(11, 22, 33)
     assert Flops(1, 2, 3).total == 6
+
+
+def test_what_rows_begin_with_counts_once(tiny_decoder: Path) -> None:
+    model, _ = decoder(tiny_decoder, "full")
+    begin = (Reason.PROMPT,) * 6
+    rows = [Encoded((7,) * 6 + row.tokens, begin + row.reasons) for row in items(3)]
+    whole, once = (Sft(rows, pad=0, packed=True, shared=shared) for shared in (False, True))
+    products = find_products(model, whole, whole.batch([0]))
+    assert find_products(model, once, once.batch([0])) == products
+    weights = sum(p.weights for p in products.weights if p.of == "token")
+    width = sum(width for width, _ in products.attention)
+    found, every = (step_flops(products, [each.batch(range(3))]) for each in (once, whole))
+    # Two rows of three are spared six tokens, and these what they read: six tokens of each row.
+    saved = 2 * weights * 2 * 6 + 4 * width * (6 * 3 * len(rows[0]) - 6**2)
+    assert every.forward - found.forward == saved

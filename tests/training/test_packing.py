@@ -14,7 +14,7 @@ from fitune.data.template import Encoded, Reason
 from fitune.training import packing
 from fitune.training.kernels.layout import Layout
 from fitune.training.methods import METHODS
-from fitune.training.packing import can_pack, rows_apart
+from fitune.training.packing import can_pack, can_share, rows_apart
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -53,8 +53,12 @@ def test_padded_rows_change_nothing() -> None:
 
 def test_a_model_whose_rows_read_each_other_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_pack(llama())
-    monkeypatch.setattr(packing, "Layout", lambda lengths, device: Layout((sum(lengths),), device))
-    assert not can_pack(llama())
+
+    def together(lengths: tuple[int, ...], device: torch.device, shared: int = 0) -> Layout:
+        return Layout((shared + sum(lengths),), device)
+
+    monkeypatch.setattr(packing, "Layout", together)
+    assert not can_pack(llama()) and not can_share(llama())
 
 
 def test_what_cannot_be_packed() -> None:
@@ -73,6 +77,48 @@ def test_positions_start_again_in_each_row() -> None:
     assert batch.positions.tolist() == [1, 2, 4]
     assert batch.targets.tolist() == [4, 5, 4]
     assert batch.tokens == 6 and len(batch.rows) == 3
+
+
+def row(tokens: str, *, learned: int) -> Encoded:
+    """A letter a token; the last `learned` of them are an answer."""
+    reasons = (Reason.PROMPT,) * (len(tokens) - learned) + (Reason.ANSWER,) * learned
+    return Encoded(tuple(map(ord, tokens)), reasons)
+
+
+def test_what_rows_begin_with_stands_before_them_once() -> None:
+    rows = [row("do this: ab=c", learned=1), row("do this: d=ef", learned=2)]
+    batch = token_batch(rows, (0, 1), 0, packed=True, shared=True)
+    assert "".join(map(chr, batch.input_ids[0].tolist())) == "do this: ab=cd=ef"
+    assert (batch.shared, batch.packed, batch.tokens) == (9, (4, 4), 26)
+    assert batch.position_ids.tolist() == [[*range(9), 9, 10, 11, 12, 9, 10, 11, 12]]
+    assert batch.positions is not None
+    flat = batch.input_ids.flatten()
+    assert [chr(flat[p]) + chr(t) for p, t in zip(batch.positions, batch.targets, strict=True)] == [
+        "=c", "=e", "ef",
+    ]  # fmt: skip
+    one = token_batch(rows[:1], (0,), 0, packed=True, shared=True)
+    padded = token_batch(rows, (0, 1), 0, shared=True)
+    assert one.shared == padded.shared == 0 and padded.input_ids.shape == (2, 13)
+
+
+def test_nothing_that_is_learned_is_shared() -> None:
+    """What follows the shared tokens is predicted from a row's own: a token of it remains."""
+    same = [row("one=two", learned=4), row("one=two", learned=3)]
+    assert token_batch(same, (0, 1), 0, packed=True, shared=True).shared == 2
+    whole = [row("one=two", learned=7)] * 2
+    assert token_batch(whole, (0, 1), 0, packed=True, shared=True).shared == 0
+    unlearned = [row("one=two", learned=0)] * 2
+    assert token_batch(unlearned, (0, 1), 0, packed=True, shared=True).shared == 6
+    little = [row("a" + "b" * 40, learned=2), row("a" + "c" * 40, learned=2)]
+    assert token_batch(little, (0, 1), 0, packed=True, shared=True).shared == 0
+
+
+def test_a_model_that_reads_what_follows_does_not_share() -> None:
+    model = llama()
+    assert can_share(model)
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = False
+    assert not can_share(model)
 
 
 def test_packed_micro_batches_do_not_count_padding() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fitune.data.batches import Order
+from fitune.data.batches import Order, micro_batches
 from fitune.errors import ResourceError
 from fitune.training import profile as profiles
 from fitune.training.flops import find_products, step_flops
@@ -47,13 +47,20 @@ def test_the_figures_are_those_of_the_first_steps(kit: Callable[..., Kit]) -> No
     told: list[tuple[int, int]] = []
     found = measure(made, 2, told)
     order = Order(made.lengths, 8, 0)
-    rows = [row for batch in order.epoch(0)[WARM_UP : WARM_UP + 2] for row in batch]
+    batches = order.epoch(0)[WARM_UP : WARM_UP + 2]
+    rows = [row for batch in batches for row in batch]
     assert (found.steps, found.rows, found.steps_per_epoch) == (2, 8, 5)
     assert found.tokens == sum(made.lengths[row] for row in rows) / 2
-    assert found.micro_batches > 1 and found.padding == 0
+    assert found.micro_batches > 1 and found.padding == 0 < found.shared
+    assert found.shared + found.positions == found.tokens
     plain = kit(rows=40, method="lora")
     products = find_products(plain.model, plain.objective, plain.objective.batch([0]))
-    assert found.flops.total == step_flops(products, [plain.objective.batch(rows)]).total / 2
+    parts = [
+        plain.objective.batch(part)
+        for batch in batches
+        for part in micro_batches(batch, plain.lengths, 200, packed=True)
+    ]
+    assert found.flops.total == step_flops(products, parts).total / 2
     assert tuple(found.phases) == PHASES and tuple(found.kinds) == KINDS
     assert sum(found.phases.values()) == pytest.approx(found.seconds)
     assert all(seconds > 0 for seconds in found.phases.values())

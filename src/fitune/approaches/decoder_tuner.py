@@ -31,7 +31,7 @@ from fitune.training.loop import Trained, Validation
 from fitune.training.methods import METHODS, Method, prepare
 from fitune.training.objectives import Sft
 from fitune.training.objectives.head import head_is_last
-from fitune.training.packing import can_pack, rows_apart
+from fitune.training.packing import can_pack, can_share, rows_apart
 from fitune.training.precision import precision
 
 
@@ -47,7 +47,7 @@ class DecoderTuner:
             chat_template=self.work.task.chat_template,
         )
         self.max_new_tokens = 0
-        self.packed = self.fused = False
+        self.packed = self.shared = self.fused = False
         self.model: Any = None
 
     def build(self, method: Method, options: config.Finetuned) -> None:
@@ -75,8 +75,13 @@ class DecoderTuner:
     def _choose_layout(self) -> None:
         """How rows lie in a batch: the same for a trained model and for one read again, whose
         scores would else differ in the last digits."""
-        self.packed = self.options.packing and can_pack(self.model, self.work.device)
-        self.fused = self.options.fused and head_is_last(self.model)
+        options = self.options
+        self.packed = options.packing and can_pack(self.model, self.work.device)
+        # Chance has each row's tokens differ, and those it begins with, too.
+        chance = options.dropout or options.lora_dropout or options.neftune
+        wanted = self.packed and options.shared_prefix and not chance
+        self.shared = wanted and can_share(self.model)
+        self.fused = options.fused and head_is_last(self.model)
 
     def _quantize(self, model: Any, compute_dtype: torch.dtype) -> Any:
         """Layer by layer on its way to the device, which so never holds the unquantized model."""
@@ -113,6 +118,7 @@ class DecoderTuner:
             pad=self.tokenizer.pad_token_id,
             label_smoothing=smoothing,
             packed=self.packed,
+            shared=self.shared,
             fused=self.fused,
         )
 

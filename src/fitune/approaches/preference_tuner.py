@@ -80,6 +80,7 @@ class PreferenceTuner(DecoderTuner):
             beta=self.options.dpo_beta,
             label_smoothing=smoothing,
             packed=self.packed,
+            shared=self.shared,
         )
 
     def before_training(self, validation: Sequence[Any]) -> None:

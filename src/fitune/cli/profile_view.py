@@ -31,7 +31,8 @@ def show(screen: Screen, result: ProfileResult) -> None:
         f"{number(measured.tokens_per_second)} tokens/s: {duration(measured.seconds)} a step of "
         f"{_count(measured.rows)} rows and {number(measured.tokens)} tokens in "
         f"{_count(measured.micro_batches)} micro-batch"
-        f"{'es' if measured.micro_batches != 1 else ''}; {measured.padding:.0%} padding"
+        f"{'es' if measured.micro_batches != 1 else ''}; {measured.padding:.0%} padding, "
+        f"{measured.shared / measured.tokens:.0%} computed once for several rows"
     )
     screen.say()
     spent = measured.phases

@@ -141,6 +141,12 @@ class Finetuned(ApproachConfig):
         description="Rows of decoders are laid end to end, each reading only itself, instead of "
         "being padded to one length, where the model can. The same update up to rounding.",
     )
+    shared_prefix: bool = Field(
+        True,
+        description="What all rows of a micro-batch begin with (an instruction, the template's own "
+        "words) is computed once for all of them, where rows are laid end to end and nothing is "
+        "left to chance (dropout, neftune). The same update up to rounding.",
+    )
     fused: bool = Field(
         True,
         description="Norms, gated layers, adapters and the output head with its loss are computed "

@@ -25,6 +25,10 @@ IGNORED = -100
 """In the place of a label: nothing is learned here (as in transformers)."""
 
 
+SAVES = 0.05
+"""Of a micro-batch's tokens: with less, standing apart costs what sharing saves."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows ready for one forward pass: side by side, padded to one length, or laid end to end.
@@ -42,6 +46,8 @@ class Batch:
         answers: for models that read with one half and write with the other: ``[rows, answer
             tokens]`` int64, `IGNORED` where a shorter answer is padded; else None.
         packed: tokens of each row, where they are laid end to end; else empty.
+        shared: tokens that rows laid end to end all begin with, which stand before them once;
+            `packed` counts each row's own tokens then, and `tokens` those of whole rows.
     """
 
     input_ids: torch.Tensor
@@ -52,6 +58,7 @@ class Batch:
     rows: tuple[int, ...]
     answers: torch.Tensor | None = None
     packed: tuple[int, ...] = ()
+    shared: int = 0
 
     @property
     def position_ids(self) -> torch.Tensor:
@@ -62,7 +69,8 @@ class Batch:
         starts = (lengths.cumsum(0) - lengths).repeat_interleave(
             lengths, output_size=sum(self.packed)
         )
-        return (torch.arange(len(starts)) - starts)[None].to(self.input_ids.device)
+        own = self.shared + torch.arange(len(starts)) - starts
+        return torch.cat([torch.arange(self.shared), own])[None].to(self.input_ids.device)
 
     @property
     def learned(self) -> int:
@@ -145,15 +153,28 @@ def micro_batches(
 
 
 def token_batch(
-    items: Sequence[Encoded], rows: Sequence[int], pad: int, *, packed: bool = False
+    items: Sequence[Encoded],
+    rows: Sequence[int],
+    pad: int,
+    *,
+    packed: bool = False,
+    shared: bool = False,
 ) -> Batch:
-    """Rows for an objective over tokens: the targets are the learned tokens."""
+    """Rows for an objective over tokens: the targets are the learned tokens.
+
+    Args:
+        packed: rows are laid end to end.
+        shared: what packed rows all begin with, an instruction say, stands before them once, where
+            that saves enough.
+    """
     import torch
 
     tokens = [item.tokens for item in items]
-    input_ids, mask = _lay_out(tokens, pad, packed)
-    if packed:
-        starts = [0, *accumulate(map(len, items))]
+    common = _shared_tokens(items) if packed and shared else 0
+    own = [row[common:] for row in tokens]
+    input_ids, mask = _lay_out([tokens[0][:common], *own] if common else tokens, pad, packed)
+    if packed:  # each row begins where it would if its shared tokens stood before its own
+        starts = [0, *accumulate(map(len, own))]
     else:
         starts = [i * input_ids.shape[1] for i in range(len(items))]
     pairs = [
@@ -168,10 +189,24 @@ def token_batch(
         mask,
         targets,
         positions,
-        int(mask.sum()),
+        sum(map(len, items)),
         tuple(rows),
-        packed=tuple(map(len, items)) if packed else (),
+        packed=tuple(map(len, own)) if packed else (),
+        shared=common,
     )
+
+
+def _shared_tokens(items: Sequence[Encoded]) -> int:
+    """How many tokens all rows begin with and nobody learns or predicts from: of a row's own at
+    least one remains, the one before its first answer. 0 where that saves less than `SAVES`."""
+    least = min(
+        next((at for at, learned in enumerate(item.learned) if learned and at), len(item)) - 1
+        for item in items
+    )
+    first, last = min(item.tokens for item in items), max(item.tokens for item in items)
+    common = next((at for at in range(least) if first[at] != last[at]), max(0, least))
+    saved = (len(items) - 1) * common
+    return common if saved >= SAVES * sum(map(len, items)) else 0
 
 
 def answer_batch(

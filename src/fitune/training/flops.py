@@ -161,15 +161,18 @@ def step_flops(products: Products, parts: Sequence[Batch]) -> Flops:
     total = Flops()
     for part in parts:
         lengths = part.packed or tuple(part.attention_mask.sum(dim=1).tolist())
+        before = part.shared or products.virtual  # what each row reads before its own tokens
         vectors = {
-            "token": part.tokens + products.virtual * len(lengths),
+            "token": part.shared + sum(lengths) + products.virtual * len(lengths),
             "target": len(lengths) if part.positions is None else len(part.positions),
             "row": len(lengths),
         }
         for each in products.weights:
             once = 2 * each.weights * vectors[each.of]
             total += Flops(once, once * each.reached, once * each.trains)
-        pairs = sum((length + products.virtual) ** 2 for length in lengths)
+        pairs = part.shared**2 + sum(
+            (length + products.virtual) * (length + before) for length in lengths
+        )
         for width, reached in products.attention:
             total += Flops(4 * width * pairs, 8 * width * pairs * reached)
     return total

@@ -21,6 +21,9 @@ from fitune.training.kernels.packed_attention import NAME, packed_attention, pac
 TRIED = (5, 3)
 """Tokens of the rows that a model is tried with."""
 
+COMMON = 2
+"""Tokens that they begin with."""
+
 
 @contextmanager
 def rows_apart(model: Any, batch: Batch) -> Iterator[None]:
@@ -37,7 +40,7 @@ def rows_apart(model: Any, batch: Batch) -> Iterator[None]:
     # Not the model's method, which walks through all modules: a tenth of a short step.
     config._attn_implementation = NAME
     try:
-        with packed_layout(Layout(batch.packed, batch.input_ids.device)):
+        with packed_layout(Layout(batch.packed, batch.input_ids.device, shared=batch.shared)):
             yield
     finally:
         config._attn_implementation = before
@@ -53,10 +56,17 @@ def can_pack(model: Any, device: str = "cpu") -> bool:
         device: whose kernels are used.
     """
     trunk = getattr(model, "trunk", model)
-    if device != "cpu" or not _may_pack(trunk):
-        return False
-    parameter = next(trunk.parameters())
-    return not has_values(parameter) or _packs(trunk, parameter.device)
+    return device == "cpu" and _may_pack(trunk) and _passes(trunk, shared=0)
+
+
+def can_share(model: Any) -> bool:
+    """Whether what rows begin with may stand before all of them once, in a model that can read rows
+    laid end to end: no token is changed by one that comes later.
+
+    Decided as `can_pack`.
+    """
+    trunk = getattr(model, "trunk", model)
+    return _passes(trunk, shared=COMMON)
 
 
 def _may_pack(trunk: Any) -> bool:
@@ -79,18 +89,34 @@ def _may_pack(trunk: Any) -> bool:
     )
 
 
-def _packs(trunk: Any, device: torch.device) -> bool:
+def _passes(trunk: Any, *, shared: int) -> bool:
+    """Whether two short rows, the first `shared` tokens of which stand before both once, give what
+    each gives alone; not tried where tensors have no values."""
+    parameter = next(trunk.parameters())
+    if not has_values(parameter):
+        return True
+    device = parameter.device
     random = torch.Generator().manual_seed(0)
     vocabulary = int(trunk.config.get_text_config().vocab_size)
     rows = [torch.randint(vocabulary // 2, vocabulary, (1, n), generator=random) for n in TRIED]
-    ids = torch.cat(rows, dim=1).to(device)
-    nothing = torch.empty(0, dtype=torch.int64)
-    batch = Batch(ids, torch.ones_like(ids), nothing, None, sum(TRIED), (0, 1), packed=TRIED)
+    rows[1][:, :COMMON] = rows[0][:, :COMMON]
+    ids = torch.cat([rows[0][:, :shared], *(row[:, shared:] for row in rows)], dim=1).to(device)
+    batch = Batch(
+        ids,
+        torch.ones_like(ids),
+        torch.empty(0, dtype=torch.int64),
+        None,
+        sum(TRIED),
+        (0, 1),
+        packed=tuple(n - shared for n in TRIED),
+        shared=shared,
+    )
     training = trunk.training
     trunk.eval()
     try:
         with torch.no_grad():
-            alone = torch.cat([_output(trunk(input_ids=row.to(device))) for row in rows], dim=1)
+            each = [_output(trunk(input_ids=row.to(device))) for row in rows]
+            alone = torch.cat([each[0][:, :shared], *(row[:, shared:] for row in each)], dim=1)
             with rows_apart(trunk, batch):
                 together = _output(trunk(input_ids=ids, position_ids=batch.position_ids))
     except (TypeError, ValueError):  # an argument it does not take, or another kind of attention

@@ -44,8 +44,9 @@ class Profile:
     Attributes:
         steps: that were measured.
         rows, micro_batches: of a step.
-        tokens: that are not padding.
-        positions: tokens, padding included.
+        tokens: of the rows, without padding.
+        shared: of these, those not computed, since they are what another row begins with, too.
+        positions: tokens that are computed, padding included.
         seconds: of a step.
         phases: name → seconds; they sum to `seconds`. Where the head's loss is fused, its gradient
             is computed in ``"forward"``; ``"clip"`` has the check for finite numbers, too.
@@ -61,6 +62,7 @@ class Profile:
     rows: float
     micro_batches: float
     tokens: float
+    shared: float
     positions: float
     seconds: float
     phases: dict[str, float]
@@ -78,7 +80,7 @@ class Profile:
     @property
     def padding(self) -> float:
         """Share of what is computed."""
-        return 1 - self.tokens / self.positions
+        return 1 - (self.tokens - self.shared) / self.positions
 
     @property
     def utilisation(self) -> float:
@@ -153,6 +155,7 @@ def measure_steps(
         rows=sum(len(part.rows) for part in parts) / steps,
         micro_batches=len(parts) / steps,
         tokens=sum(part.tokens for part in parts) / steps,
+        shared=sum(part.tokens - int(part.attention_mask.sum()) for part in parts) / steps,
         positions=sum(part.input_ids.numel() for part in parts) / steps,
         seconds=seconds,
         phases={**spent, "other": max(0.0, 2 * seconds - sum(spent.values()))},

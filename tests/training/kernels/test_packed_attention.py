@@ -108,6 +108,51 @@ def test_what_the_kernel_does_not_know_is_refused() -> None:
         packed_attention(module, q, k, v, None)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shared=st.integers(1, 9),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6).map(tuple),
+    per=st.sampled_from((1, 3)),
+    window=st.sampled_from((None, 2, 5)),
+    kept=st.sampled_from((0, 8, 256)),
+)
+def test_what_rows_share_is_read_and_learned_from_by_each(
+    shared: int, lengths: tuple[int, ...], per: int, window: int | None, kept: int
+) -> None:
+    tokens = shared + sum(lengths)
+    given_tensors = [draw(2 * per, tokens, 0), draw(2, tokens, 1), draw(2, tokens, 2)]
+    twins = [tensor.detach().clone().requires_grad_() for tensor in given_tensors]
+    starts = [shared + sum(lengths[:i]) for i in range(len(lengths))]
+    parts = [slice(start, start + n) for start, n in zip(starts, lengths, strict=True)]
+    whole = [
+        torch.cat(
+            [t[:, :, :shared], *(x for p in parts for x in (t[:, :, :shared], t[:, :, p]))], 2
+        )
+        for t in twins
+    ]  # what they share by itself, and each row with it
+    every = (shared, *(shared + n for n in lengths))
+    apart = row_by_row(*whole, every, causal=True, window=window, scale=0.3)
+    own = [part[:, shared:] for part in apart[:, shared:].split(every[1:], dim=1)]
+    expected = torch.cat([apart[:, :shared], *own], dim=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "KEPT", kept)
+        with packed_layout(Layout(lengths, torch.device("cpu"), shared=shared)):
+            found, _ = packed_attention(
+                SimpleNamespace(is_causal=True),
+                *given_tensors,
+                None,
+                scaling=0.3,
+                sliding_window=window,
+            )
+            weights = torch.randn_like(found)
+            (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(found, expected)
+    for tensor, twin in zip(given_tensors, twins, strict=True):
+        # What rows share learns from all of them in fp32.
+        torch.testing.assert_close(tensor.grad, twin.grad, rtol=1e-5, atol=1e-5)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20))
 def test_groups_hold_every_row_once_and_little_padding(lengths: list[int]) -> None:

@@ -1,6 +1,7 @@
 """Rows laid end to end in one sequence, and where each row's heads are found.
 
-Knows lengths; knows nothing of values.
+Knows lengths; knows nothing of values. What all rows begin with may stand before them once: a row
+reads it, and then itself.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ class Group:
     Attributes:
         start: the token at which the first begins.
         lengths: tokens of each row.
+        shared: how many tokens at the beginning of the whole sequence each row reads before its
+            own.
     """
 
     start: int
     lengths: tuple[int, ...]
+    shared: int = 0
 
     @property
     def rows(self) -> int:
@@ -43,11 +47,16 @@ class Group:
     def longest(self) -> int:
         return max(self.lengths)
 
+    @property
+    def reach(self) -> int:
+        """Tokens that the last token of the longest row reads."""
+        return self.shared + self.longest
+
     def keys(self, dtype: torch.dtype) -> int:
         """Tokens that keys and values are padded to: a softmax over them takes whole vector
         registers then. Over 60 bf16 values torch's takes three times as long as over 64."""
         step = REGISTER // dtype.itemsize
-        return -(-self.longest // step) * step
+        return -(-self.reach // step) * step
 
     def ragged(self, padded: int) -> bool:
         """Whether there is padding where each row takes `padded` tokens."""
@@ -62,7 +71,7 @@ class Places:
     Attributes:
         gather: ``[rows * heads * padded]`` int64: the vector of all ``tokens * heads`` that goes
             there; padding repeats a row's last.
-        scatter: ``[group's tokens * heads]`` int64: the way back.
+        scatter: ``[group's tokens * heads]`` int64: the way back, of the rows' own tokens.
     """
 
     gather: torch.Tensor
@@ -74,18 +83,25 @@ class Layout:
 
     Args:
         lengths: tokens of each row, in order; sorted ones make few groups.
+        shared: tokens before them that each reads first. They are the first group, a row that
+            reads only itself.
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.lengths, self.device = tuple(lengths), device
-        self.groups = tuple(_groups(self.lengths))
-        self._places: dict[tuple[Group, int, int], Places] = {}
+    def __init__(self, lengths: Sequence[int], device: torch.device, *, shared: int = 0) -> None:
+        self.lengths, self.shared, self.device = tuple(lengths), shared, device
+        first = (Group(0, (shared,)),) if shared else ()
+        self.groups = (*first, *_groups(self.lengths, shared))
+        self._places: dict[tuple[Group, int, int, int], Places] = {}
         self._masks: dict[tuple[object, ...], torch.Tensor] = {}
 
-    def places(self, group: Group, heads: int, padded: int) -> Places:
-        key = (group, heads, padded)
+    def places(self, group: Group, heads: int, padded: int, *, before: int = 0) -> Places:
+        """
+        Args:
+            before: how many of the `padded` are the tokens that all rows share.
+        """
+        key = (group, heads, padded, before)
         if key not in self._places:
-            self._places[key] = _places(group, heads, padded, self.device)
+            self._places[key] = _places(group, heads, padded, before, self.device)
         return self._places[key]
 
     def mask(
@@ -99,7 +115,7 @@ class Layout:
         Returns:
             ``[1 or rows, 1 or longest, keys]``.
         """
-        if window is not None and window >= group.longest:
+        if window is not None and window >= group.reach:
             window = None
         key = (group, causal, window, dtype)
         if key not in self._masks:
@@ -107,30 +123,33 @@ class Layout:
         return self._masks[key]
 
 
-def _groups(lengths: Sequence[int]) -> Iterator[Group]:
-    start, longest, tokens = 0, 0, 0
+def _groups(lengths: Sequence[int], shared: int) -> Iterator[Group]:
+    start, longest, tokens = shared, 0, 0
     members: list[int] = []
     for length in lengths:
         longest, tokens = max(longest, length), tokens + length
         if members and (len(members) + 1) * longest > WASTE * tokens:
-            yield Group(start, tuple(members))
+            yield Group(start, tuple(members), shared)
             start += tokens - length
             members, longest, tokens = [], length, length
         members.append(length)
     if members:
-        yield Group(start, tuple(members))
+        yield Group(start, tuple(members), shared)
 
 
-def _places(group: Group, heads: int, padded: int, device: torch.device) -> Places:
+def _places(group: Group, heads: int, padded: int, before: int, device: torch.device) -> Places:
     lengths = torch.tensor(group.lengths, device=device)
     starts = torch.tensor([0, *accumulate(group.lengths)][:-1], device=device)
-    steps = torch.arange(padded, device=device)
+    steps = torch.arange(padded - before, device=device)
     head = torch.arange(heads, device=device)
     tokens = group.start + starts[:, None] + torch.minimum(steps[None], lengths[:, None] - 1)
+    if before:
+        shared = torch.arange(before, device=device).expand(group.rows, before)
+        tokens = torch.cat([shared, tokens], dim=1)
     gather = tokens[:, None, :] * heads + head[None, :, None]
     rows = torch.arange(group.rows, device=device)
     row = torch.repeat_interleave(rows, lengths, output_size=group.tokens)
-    position = torch.arange(group.tokens, device=device) - starts[row]
+    position = before + torch.arange(group.tokens, device=device) - starts[row]
     scatter = (row[:, None] * heads + head[None]) * padded + position[:, None]
     return Places(gather.flatten(), scatter.flatten())
 
@@ -140,7 +159,7 @@ def _mask(
 ) -> torch.Tensor:
     steps = torch.arange(group.keys(dtype), device=device)
     # from the token that reads to the one that is read
-    distance = steps[: group.longest, None] - steps[None, :]
+    distance = steps[group.shared : group.reach, None] - steps[None, :]
     readable = torch.ones((1, 1, len(steps)), dtype=torch.bool, device=device)
     if causal:
         readable = readable & (distance >= 0)[None]  # padding comes after all that is real

@@ -79,6 +79,8 @@ def packed_attention(
     if dropout or any(variant is not None for variant in variants):
         raise OtherAttention("masks, dropout, soft caps, sinks and biases are not in packed rows")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if _layout.shared and not causal:
+        raise OtherAttention("what rows share is not changed by what follows in causal models only")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     kind = query.device.type
     # Rotations may have left queries and keys in fp32.
@@ -108,10 +110,13 @@ class _Attend(torch.autograd.Function):
         for group in layout.groups:
             longest, keys = group.longest, group.keys(query.dtype)
             q = _gathered(query, group, layout, ctx.kv_heads, longest)
-            k, v = (_gathered(each, group, layout, ctx.kv_heads, keys) for each in (key, value))
+            k, v = (
+                _gathered(each, group, layout, ctx.kv_heads, keys, before=group.shared)
+                for each in (key, value)
+            )
             weights = _weights(q, k, ctx, group)
             output = torch.bmm(weights, v)
-            saved += [q, k, v, *([weights] if longest <= KEPT else [])]
+            saved += [q, k, v, *([weights] if group.reach <= KEPT else [])]
             outputs.append(_scattered(output, group, layout, ctx.heads, longest))
         ctx.save_for_backward(*saved)
         return _joined(outputs)[None]
@@ -123,7 +128,7 @@ class _Attend(torch.autograd.Function):
         for group in layout.groups:
             q, k, v = next(saved), next(saved), next(saved)
             longest, keys = group.longest, group.keys(q.dtype)
-            weights = next(saved) if longest <= KEPT else _weights(q, k, ctx, group)
+            weights = next(saved) if group.reach <= KEPT else _weights(q, k, ctx, group)
             d_output = _gathered(
                 grad.transpose(1, 2), group, layout, ctx.kv_heads, longest, zeros=True
             )
@@ -135,8 +140,12 @@ class _Attend(torch.autograd.Function):
             d_k = torch.bmm(d_scores.transpose(1, 2), q).mul_(ctx.scale)
             d_query, d_key, d_value = grads
             d_query.append(_scattered(d_q, group, layout, ctx.heads, longest))
-            d_key.append(_scattered(d_k, group, layout, ctx.kv_heads, keys))
-            d_value.append(_scattered(d_v, group, layout, ctx.kv_heads, keys))
+            for d_own, found in ((d_k, d_key), (d_v, d_value)):
+                if group.shared:  # the first group is what all rows share
+                    found[0] += _shared(d_own, group, ctx.kv_heads)
+                found.append(
+                    _scattered(d_own, group, layout, ctx.kv_heads, keys, before=group.shared)
+                )
         joined = (_joined(each).transpose(0, 1)[None] for each in grads)
         return (*joined, None, None, None, None)
 
@@ -162,15 +171,17 @@ def _gathered(
     padded: int,
     *,
     zeros: bool = False,
+    before: int = 0,
 ) -> torch.Tensor:
     """``[1, heads, tokens, size]`` → ``[rows * kv_heads, heads per kv_head * padded, size]``.
 
     Args:
         zeros: what padding is: zeros, or anything finite.
+        before: how many of the padded are what all rows share; not with zeros.
     """
     _, heads, tokens, size = vectors.shape
     flat = vectors[0].transpose(0, 1).reshape(tokens * heads, size)
-    places = layout.places(group, heads, padded)
+    places = layout.places(group, heads, padded, before=before)
     if zeros and group.ragged(padded):
         part = flat[group.start * heads : (group.start + group.tokens) * heads]
         apart = flat.new_zeros((len(places.gather), size)).index_copy_(0, places.scatter, part)
@@ -180,12 +191,26 @@ def _gathered(
 
 
 def _scattered(
-    vectors: torch.Tensor, group: Group, layout: Layout, heads: int, padded: int
+    vectors: torch.Tensor,
+    group: Group,
+    layout: Layout,
+    heads: int,
+    padded: int,
+    *,
+    before: int = 0,
 ) -> torch.Tensor:
     """The way back: ``[group's tokens, heads, size]``."""
     size = vectors.shape[-1]
-    flat = vectors.reshape(-1, size).index_select(0, layout.places(group, heads, padded).scatter)
+    places = layout.places(group, heads, padded, before=before)
+    flat = vectors.reshape(-1, size).index_select(0, places.scatter)
     return flat.view(group.tokens, heads, size)
+
+
+def _shared(vectors: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
+    """What the rows' gradients ``[rows * heads, keys, size]`` come to at the tokens that all rows
+    share: ``[shared, heads, size]``. Added up in fp32: there may be hundreds of rows."""
+    rows = vectors.view(group.rows, heads, -1, vectors.shape[-1])[:, :, : group.shared]
+    return rows.sum(0, dtype=torch.float32).transpose(0, 1).to(vectors.dtype)
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

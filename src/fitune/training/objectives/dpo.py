@@ -95,7 +95,7 @@ class Dpo:
         beta: how much leaving the reference costs.
         reference: ``[pairs, 2]`` float32, as `PairBatch` has it; None where it is still to be
             computed.
-        packed: as for `Sft`.
+        packed, shared: as for `Sft`.
     """
 
     def __init__(
@@ -107,14 +107,18 @@ class Dpo:
         label_smoothing: float = 0.0,
         reference: torch.Tensor | None = None,
         packed: bool = False,
+        shared: bool = False,
     ) -> None:
-        self.pairs, self.pad, self.beta, self.packed = pairs, pad, beta, packed
+        self.pairs, self.pad, self.beta = pairs, pad, beta
+        self.packed, self.shared = packed, shared
         self.label_smoothing, self.reference = label_smoothing, reference
 
     def batch(self, rows: Sequence[int]) -> PairBatch:
         pairs = [self.pairs[i] for i in rows]
         items = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-        plain = token_batch(items, range(len(items)), self.pad, packed=self.packed)
+        plain = token_batch(
+            items, range(len(items)), self.pad, packed=self.packed, shared=self.shared
+        )
         counts = [sum(item.learned[1:]) for item in items]  # nothing comes before the first token
         reference = None if self.reference is None else self.reference[list(rows)]
         return pair_batch(replace(plain, rows=tuple(rows)), counts, reference)

@@ -22,6 +22,7 @@ class Sft:
     Args:
         packed: rows are laid end to end; the caller sees to it that they read only themselves
             (`training.packing`).
+        shared: what packed rows all begin with stands before them once.
         fused: the loss and its gradient are computed with the output head, chunk by chunk, so that
             the logits of all tokens are never there at once; for models whose head is the last they
             do (`head.head_is_last`), and without label smoothing.
@@ -34,14 +35,16 @@ class Sft:
         pad: int,
         label_smoothing: float = 0.0,
         packed: bool = False,
+        shared: bool = False,
         fused: bool = False,
     ) -> None:
         self.items, self.pad, self.label_smoothing = items, pad, label_smoothing
-        self.packed = packed
+        self.packed, self.shared = packed, shared
         self._fused = fused and not label_smoothing
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        return token_batch([self.items[i] for i in rows], rows, self.pad, packed=self.packed)
+        items = [self.items[i] for i in rows]
+        return token_batch(items, rows, self.pad, packed=self.packed, shared=self.shared)
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """`model` is a causal language model of transformers.
