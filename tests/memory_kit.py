@@ -80,6 +80,9 @@ def training(
     packed: bool = True,
     padded: bool = False,
     micro_batches: int = 1,
+    segments: int = 1,
+    shared_prefix: int = 0,
+    answer_tokens: int | None = None,
     **options: Any,
 ) -> Training:
     return Training(
@@ -89,6 +92,9 @@ def training(
         packed=packed,
         padded=padded,
         micro_batches=micro_batches,
+        segments=segments,
+        shared_prefix=shared_prefix,
+        answer_tokens=answer_tokens,
     )
 
 

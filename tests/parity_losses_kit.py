@@ -13,7 +13,7 @@ from fitune.data.encoded import Encoded, Reason
 from fitune.training.objectives import Classify, Dpo, Masked, Seq2Seq, Sft
 from fitune.training.objectives.dpo import EncodedPair, pair_log_probs
 from fitune.training.objectives.head import head_is_last
-from fitune.training.packing import can_pack, can_share, rows_apart
+from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
 from parity_kit import LABELS, WORDS, Logits
 
 ROWS, STEPS = 8, 4
@@ -147,7 +147,7 @@ def preferred(count: int) -> list[EncodedPair]:
 def laid_out(model: Any, options: Finetuned) -> dict[str, bool]:
     """How rows lie in a batch, as a decoder's tuner decides."""
     packed = options.packing and can_pack(model)
-    shared = packed and options.shared_prefix and not options.neftune and can_share(model)
+    shared = packed and wants_sharing(options) and can_share(model)
     return {"packed": packed, "shared": shared}
 
 

@@ -137,6 +137,15 @@ def test_answering_is_in_16_bit_where_that_is_computed() -> None:
         ("bert", {"answer_tokens": 3}, "--answer-tokens is for models that write"),
         ("llama", {"seq": 8, "answer_tokens": 8}, "give at most 7"),
         ("llama", {"optimizer": "paged-adamw-8bit"}, "the device is cpu"),
+        ("llama", {"seq": 8, "segments": 5}, "--segments is 5, and 8 tokens hold at most 4 rows"),
+        ("bert", {"segments": 2}, "--segments is for rows laid end to end, .* only decoders"),
+        ("llama", {"shared_prefix": 2, "padded": True}, "--shared-prefix is .* so it was asked"),
+        ("llama", {"seq": 8, "shared_prefix": 7}, "--shared-prefix is 7 of a row's 8 tokens"),
+        (
+            "llama",
+            {"seq": 40, "segments": 2, "answer_tokens": 5, "shared_prefix": 15},
+            "the row needs 6 of its own",
+        ),
     ],
 )
 def test_options_that_do_not_suit_the_model(name: str, options: dict[str, Any], words: str) -> None:

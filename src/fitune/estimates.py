@@ -192,7 +192,8 @@ def _training(how: dict[str, Any]) -> str:
         return ", ".join(parts)
     row = "pair" if how["objective"] == "dpo" else "row"
     rows = f"{how['batch']:,} {row}{'s' if how['batch'] > 1 else ''}"
-    parts.append(f"{rows} of {how['seq']:,} tokens")
+    shared = f", {how['shared_prefix']:,} of them shared" if how["shared_prefix"] else ""
+    parts.append(f"{rows} of {how['seq']:,} tokens{shared}")
     if how["micro_batches"] > 1:
         parts.append(f"{how['micro_batches']:,} micro-batches a step")
     every = how["checkpointing"]

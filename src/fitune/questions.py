@@ -60,14 +60,16 @@ OBJECTIVES_OF = {
 OF_TRAINING = (
     *("method", "objective", "rank", "target_modules", "freeze_layers", "optimizer", "batch"),
     "seq",
-    *("segments", "micro_batches", "answer_tokens", "labels", "checkpointing", "devices", "shard"),
-    *("lora_init", "virtual_tokens", "ema", "neftune", "offload"),
+    *("segments", "shared_prefix", "micro_batches", "answer_tokens", "labels", "checkpointing"),
+    *("devices", "shard", "lora_init", "virtual_tokens", "ema", "neftune", "offload"),
 )
 OF_INFERENCE = ("context", "prompt", "requests", "kv_dtype")
 LIMITS = {
     **dict.fromkeys(("rank", "freeze_layers", "batch", "micro_batches", "labels"), 2**20),
     "virtual_tokens": 2**16,
-    **dict.fromkeys(("seq", "segments", "answer_tokens", "context", "prompt"), 2**24),
+    **dict.fromkeys(
+        ("seq", "segments", "shared_prefix", "answer_tokens", "context", "prompt"), 2**24
+    ),
     "requests": 2**20,
     "devices": 2**14,
 }
@@ -94,6 +96,8 @@ class Question:
         padded: whether rows are padded to one length, and some are shorter; else they are all of
             the same length, laid end to end where the model can read them so.
         segments: how many rows each `seq` tokens hold, of rows laid end to end; None: one.
+        shared_prefix: tokens that rows laid end to end all begin with, an instruction say, and that
+            are computed once; None: nothing.
         micro_batches: of an optimizer step, whose gradients add up.
         answer_tokens: learned tokens of a row, of models that write; None: all but the first.
         labels: of models that classify.
@@ -124,6 +128,7 @@ class Question:
     seq: int | None = None
     padded: bool = False
     segments: int | None = None
+    shared_prefix: int | None = None
     micro_batches: int | None = None
     answer_tokens: int | None = None
     labels: int | None = None
@@ -323,6 +328,7 @@ def asked_training(
         micro_batches=question.micro_batches or 1,
         packed=not question.padded,
         segments=question.segments or 1,
+        shared_prefix=question.shared_prefix or 0,
         padded=question.padded,
         answer_tokens=question.answer_tokens,
         labels=question.labels or 2,
@@ -356,7 +362,9 @@ def _check_kind(question: Question, kind: str, seq: int) -> None:
             f"{spelt('labels')} is for models that classify, and this one writes",
             fix=f"leave out {spelt('labels')}",
         )
-    _check_segments(question, kind, seq)
+    for name in ("segments", "shared_prefix"):
+        _check_packed(question, name, kind)
+    _check_segments(question, seq)
     fitting = OBJECTIVES_OF[kind]
     if question.objective is not None and question.objective not in fitting:
         raise ConfigError(
@@ -378,20 +386,31 @@ def _check_kind(question: Question, kind: str, seq: int) -> None:
         )
 
 
-def _check_segments(question: Question, kind: str, seq: int) -> None:
-    if question.segments is None:
+def _check_packed(question: Question, name: str, kind: str) -> None:
+    if getattr(question, name) is None or (kind == "decoder" and not question.padded):
         return
-    if kind != "decoder" or question.padded:
+    raise ConfigError(
+        f"{spelt(name)} is for rows laid end to end, and these are padded: "
+        + ("so it was asked" if question.padded else "only decoders read rows so"),
+        fix=f"leave out {spelt(name)}" + (" or --padded" if question.padded else ""),
+    )
+
+
+def _check_segments(question: Question, seq: int) -> None:
+    segments, shared = question.segments or 1, question.shared_prefix or 0
+    if question.segments and 2 * segments > seq:
         raise ConfigError(
-            f"{spelt('segments')} is for rows laid end to end, and these are padded: "
-            + ("so it was asked" if question.padded else "only decoders read rows so"),
-            fix=f"leave out {spelt('segments')}" + (" or --padded" if question.padded else ""),
-        )
-    if 2 * question.segments > seq:
-        raise ConfigError(
-            f"{spelt('segments')} is {question.segments:,}, and {seq:,} tokens hold at most "
+            f"{spelt('segments')} is {segments:,}, and {seq:,} tokens hold at most "
             f"{seq // 2:,} rows of two",
             fix=f"give at most {seq // 2:,}, or a larger {spelt('seq')}",
+        )
+    own = seq // segments - shared
+    if shared and own <= (question.answer_tokens or 1):
+        raise ConfigError(
+            f"{spelt('shared_prefix')} is {shared:,} of a row's {seq // segments:,} tokens, and "
+            f"the row needs {1 + (question.answer_tokens or 1):,} of its own: its answer, and one "
+            "before it",
+            fix=f"give less, or a larger {spelt('seq')}",
         )
 
 

@@ -27,6 +27,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"checkpointing": 2}),
     ("bert", {"checkpointing": 3, "method": "lora", "batch": 8}),
     ("bert", {"class_weights": "balanced", "label_smoothing": 0.1, "layer_decay": 0.9}),
+    ("llama", {"segments": 5, "seq": 100}),
+    ("llama", {"shared_prefix": 30, "batch": 4}),
+    ("gpt2", {"shared_prefix": 20, "segments": 3, "seq": 90, "answer_tokens": 4, "dtype": "bf16"}),
+    ("gemma3", {"shared_prefix": 70, "seq": 100, "batch": 3, "method": "lora"}),
+    ("qwen3", {"shared_prefix": 20, "batch": 2, "objective": "dpo", "method": "lora"}),
 ]
 
 
@@ -48,6 +53,21 @@ def test_a_few_layers_tell_what_all_would(name: str, options: dict[str, Any]) ->
     quick, exact = (estimate_training(config, asked, exact=exact) for exact in (False, True))
     assert (quick.parameters, quick.trainable) == (exact.parameters, exact.trainable)
     assert quick.peak_bytes == pytest.approx(exact.peak_bytes, rel=1e-3)
+
+
+def test_what_rows_share_takes_its_memory_once() -> None:
+    config = family("llama")
+    apart, shared = (
+        estimate_training(config, training(batch=16, seq=100, shared_prefix=tokens)).peak_bytes
+        for tokens in (0, 60)
+    )
+    own = estimate_training(config, training(batch=16, seq=40)).peak_bytes
+    assert own < shared < (apart + own) / 2
+    alone = training(batch=1, seq=100, shared_prefix=60)  # nothing to share with
+    assert (
+        estimate_training(config, alone).peak_bytes
+        == estimate_training(config, training(batch=1, seq=100)).peak_bytes
+    )
 
 
 def test_an_average_is_four_bytes_of_each_that_trains() -> None:

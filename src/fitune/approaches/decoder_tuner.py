@@ -31,7 +31,7 @@ from fitune.training.loop import Trained, Validation
 from fitune.training.methods import METHODS, Method, prepare
 from fitune.training.objectives import Sft
 from fitune.training.objectives.head import head_is_last
-from fitune.training.packing import can_pack, can_share, rows_apart
+from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
 from fitune.training.precision import precision
 
 
@@ -77,10 +77,7 @@ class DecoderTuner:
         scores would else differ in the last digits."""
         options = self.options
         self.packed = options.packing and can_pack(self.model, self.work.device)
-        # Chance has each row's tokens differ, and those it begins with, too.
-        chance = options.dropout or options.lora_dropout or options.neftune
-        wanted = self.packed and options.shared_prefix and not chance
-        self.shared = wanted and can_share(self.model)
+        self.shared = self.packed and wants_sharing(options) and can_share(self.model)
         self.fused = options.fused and head_is_last(self.model)
 
     def _quantize(self, model: Any, compute_dtype: torch.dtype) -> Any:

@@ -22,6 +22,7 @@ from fitune.approaches.fitting_options import refuse_unfit
 from fitune.approaches.tuned_context import TunedContext
 from fitune.approaches.tuner import Subject, Tuner
 from fitune.approaches.tuners import TUNERS, with_objective
+from fitune.data.batches import always_shared
 from fitune.data.encoded import Encoded
 from fitune.data.rows import Rows
 from fitune.errors import TrainingError
@@ -52,6 +53,7 @@ from fitune.training.methods import (
 )
 from fitune.training.objectives import Objective
 from fitune.training.optim import OPTIMIZERS, parameter_groups
+from fitune.training.packing import wants_sharing
 from fitune.training.precision import Precision, precision
 from fitune.training.rates import rate_factors
 from fitune.training.sinks import make_sinks
@@ -267,11 +269,13 @@ class Finetuned:
         """A step with a whole batch of the longest rows."""
         work = self.work
         assert options.batch_size
+        shares = options.objective == "sft" and wants_sharing(options)
         return Training(
             options=options,
             batch=options.batch_size,
             seq=max(len(item) for item in items),
             packed=options.packing,
+            shared_prefix=always_shared(items) if shares else 0,
             padded=True,
             answer_tokens=max(sum(item.learned) for item in items) or None,
             labels=max(1, len(work.labels)),

@@ -14,8 +14,17 @@ from fitune.collector import uncollected
 
 OPTIONS = (
     *("inference", "method", "objective", "rank", "target_modules", "freeze_layers", "optimizer"),
-    *("dtype", "batch", "seq", "padded", "segments", "micro_batches", "answer_tokens", "labels"),
-    *("checkpointing", "lora_init", "virtual_tokens", "ema", "neftune", "attention"),
+    *("dtype", "batch", "seq", "padded", "segments", "shared_prefix", "micro_batches"),
+    *(
+        "answer_tokens",
+        "labels",
+        "checkpointing",
+        "lora_init",
+        "virtual_tokens",
+        "ema",
+        "neftune",
+        "attention",
+    ),
     *("context", "prompt", "requests", "kv_dtype", "devices", "shard", "offload"),
     *("budget", "device", "price", "exact", "measure", "dtypes", "explain", "plot"),
 )
@@ -76,6 +85,13 @@ def _training(group: argparse._ArgumentGroup) -> None:
         type=positive,
         metavar="N",
         help="rows in each --seq tokens, of rows laid end to end; default: 1",
+    )
+    group.add_argument(
+        "--shared-prefix",
+        type=positive,
+        metavar="N",
+        help="tokens that rows laid end to end all begin with, an instruction say, which are "
+        "computed once; default: none",
     )
     group.add_argument(
         "--micro-batches",

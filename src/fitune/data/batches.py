@@ -170,7 +170,7 @@ def token_batch(
     import torch
 
     tokens = [item.tokens for item in items]
-    common = _shared_tokens(items) if packed and shared else 0
+    common = shared_tokens(items) if packed and shared else 0
     own = [row[common:] for row in tokens]
     input_ids, mask = _lay_out([tokens[0][:common], *own] if common else tokens, pad, packed)
     if packed:  # each row begins where it would if its shared tokens stood before its own
@@ -196,17 +196,27 @@ def token_batch(
     )
 
 
-def _shared_tokens(items: Sequence[Encoded]) -> int:
+def shared_tokens(items: Sequence[Encoded]) -> int:
     """How many tokens all rows begin with and nobody learns or predicts from: of a row's own at
-    least one remains, the one before its first answer. 0 where that saves less than `SAVES`."""
+    least one remains, the one before its first answer. 0 where that saves too little."""
     least = min(
         next((at for at, learned in enumerate(item.learned) if learned and at), len(item)) - 1
         for item in items
     )
     first, last = min(item.tokens for item in items), max(item.tokens for item in items)
     common = next((at for at in range(least) if first[at] != last[at]), max(0, least))
-    saved = (len(items) - 1) * common
-    return common if saved >= SAVES * sum(map(len, items)) else 0
+    return common if shares(common, [len(item) for item in items]) else 0
+
+
+def always_shared(items: Sequence[Encoded]) -> int:
+    """How many tokens any two of these rows, or more, are sure to have once."""
+    common, longest = shared_tokens(items), max(map(len, items))
+    return common if shares(common, (longest, longest)) else 0
+
+
+def shares(common: int, lengths: Sequence[int]) -> bool:
+    """Whether rows of these lengths, which begin with the same `common` tokens, have them once."""
+    return (len(lengths) - 1) * common >= max(1, SAVES * sum(lengths))
 
 
 def answer_batch(

@@ -25,6 +25,8 @@ class Training:
         micro_batches: of one optimizer step; their gradients add up.
         packed: whether rows are laid end to end, where the model can read them so.
         segments: how many rows each `seq` tokens hold then.
+        shared_prefix: tokens, of those of each row, that all packed rows begin with and that stand
+            before them once.
         padded: where rows are not packed: whether some row is shorter than the others. Models then
             build an attention mask that they otherwise do without.
         answer_tokens: learned tokens of each row, for models that write; None: all but the first.
@@ -39,6 +41,7 @@ class Training:
     micro_batches: int = 1
     packed: bool = True
     segments: int = 1
+    shared_prefix: int = 0
     padded: bool = False
     answer_tokens: int | None = None
     labels: int = 2

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fitune.data.batches import Batch
+from fitune.data.batches import Batch, shares
 from fitune.errors import ConfigError
 from fitune.memory.options import Training
 from fitune.models.architecture import kind_of
@@ -39,7 +39,7 @@ from fitune.training.objectives.dpo import pair_batch
 from fitune.training.objectives.head import head_is_last
 from fitune.training.objectives.masked import HIDDEN
 from fitune.training.optim import OPTIMIZERS, parameter_groups
-from fitune.training.packing import can_pack
+from fitune.training.packing import can_pack, can_share, wants_sharing
 from fitune.training.precision import Precision, precision
 from fitune.training.rates import rate_factors
 from fitune.training.step import step
@@ -204,11 +204,12 @@ def assemble(model: Any, training: Training) -> Scenario:
     else:
         wanted = training.packed and options.packing and training.attention == "auto"
         packed = wanted and can_pack(model, training.device)
+        shared = packed and wants_sharing(options) and can_share(model)
         fused = options.fused and head_is_last(model)
         objective = (
-            Dpo([], pad=0, beta=1.0, packed=packed)
+            Dpo([], pad=0, beta=1.0, packed=packed, shared=shared)
             if options.objective == "dpo"
-            else Sft([], pad=0, packed=packed, fused=fused)
+            else Sft([], pad=0, packed=packed, shared=shared, fused=fused)
         )
     parameters = trainable_parameters(model)
     if not parameters:
@@ -240,7 +241,11 @@ def _batch(training: Training, objective: Objective, *, vocabulary: int) -> Batc
         return torch.randint(2, max(3, vocabulary), shape, dtype=torch.int64)
 
     lengths = _even(tokens, training.segments) * rows if objective.packed else [tokens] * rows
-    shape = (1, rows * tokens) if objective.packed else (rows, tokens)
+    shared = training.shared_prefix if getattr(objective, "shared", False) else 0
+    if not shares(shared, lengths):
+        shared = 0
+    own = [length - shared for length in lengths]
+    shape = (1, shared + sum(own)) if objective.packed else (rows, tokens)
     mask = torch.ones(shape, dtype=torch.int64)
     if training.padded and not objective.packed:
         mask[0, -1] = 0
@@ -256,9 +261,9 @@ def _batch(training: Training, objective: Objective, *, vocabulary: int) -> Batc
         targets = words(len(positions))
     else:
         # The last tokens of each row are learned, each predicted from the one before it.
-        each = [min(training.answer_tokens or n - 1, n - 1) for n in lengths]
+        each = [min(training.answer_tokens or n - 1, n - 1) for n in own]
         count, learned = sum(each), torch.tensor(each)
-        last = torch.tensor(lengths).cumsum(0) - 1
+        last = shared + torch.tensor(own).cumsum(0) - 1
         shift = (last - learned.cumsum(0)).repeat_interleave(learned, output_size=count)
         positions, targets = torch.arange(count) + shift, words(count)
     batch = Batch(
@@ -269,7 +274,8 @@ def _batch(training: Training, objective: Objective, *, vocabulary: int) -> Batc
         rows * tokens,
         tuple(range(len(lengths))),
         answers,
-        packed=tuple(lengths) if objective.packed else (),
+        packed=tuple(own) if objective.packed else (),
+        shared=shared,
     )
     if isinstance(objective, Dpo):
         return pair_batch(batch, each, torch.zeros(len(lengths) // 2, 2))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fitune.config import Finetuned
 from fitune.data.batches import Batch
 from fitune.training.fake import has_values
 from fitune.training.kernels.layout import Layout
@@ -67,6 +68,13 @@ def can_share(model: Any) -> bool:
     """
     trunk = getattr(model, "trunk", model)
     return _passes(trunk, shared=COMMON)
+
+
+def wants_sharing(options: Finetuned) -> bool:
+    """Whether what rows begin with is to stand before all of them once: not where chance makes each
+    row's tokens, and those it begins with, its own."""
+    chance = options.dropout or options.lora_dropout or options.neftune
+    return options.packing and options.shared_prefix and not chance
 
 
 def _may_pack(trunk: Any) -> bool:
