@@ -63,6 +63,7 @@ HOW = {
     "batch": 4,
     "seq": 1024,
     "micro_batches": 2,
+    "shared_prefix": 0,
     "checkpointing": True,
     "lora_init": "zero",
     "virtual_tokens": 20,
@@ -161,6 +162,7 @@ def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> N
     words += ["--budget", "24GiB", "--device", "4090", "--price", "0.5", "--exact", "--dtypes"]
     words += ["--explain", "--plot", "a.svg"]
     words += ["--lora-init", "pissa", "--ema", "0.99", "--neftune", "5"]
+    words += ["--segments", "2", "--shared-prefix", "9"]
     assert main(["estimate", "gpt2", *words]) == 0
     ((args, options),) = calls.asked
     assert args == ("gpt2",)
@@ -175,6 +177,8 @@ def test_every_option_reaches_the_verb(calls: SimpleNamespace, capsys: Any) -> N
         "batch": 2,
         "seq": 64,
         "padded": True,
+        "segments": 2,
+        "shared_prefix": 9,
         "micro_batches": 3,
         "answer_tokens": 5,
         "labels": 7,
