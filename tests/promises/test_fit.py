@@ -37,12 +37,13 @@ def test_the_largest_micro_batch_fits_and_twice_as_many_rows_do_not(case: Case) 
 
 
 def test_the_published_cases() -> None:
-    """30 at least; whatever was planned ended, and nothing was refused that needs much less."""
+    """30 at least; whatever was planned ended, nothing was refused that needs much less, and where
+    one row more would have fitted, most of the budget is used."""
     found = json.loads((ROOT / "benchmarks" / "memory" / "fit.json").read_text("utf-8"))
     planned = [each for each in found if each["rows"]]
     assert len(found) >= 30
     assert len(planned) >= 20
     assert all(each["ended"] is True for each in planned)
-    assert {each["broken"] for each in found} <= {"", "timid"}
+    assert not [each["case"] for each in found if each["broken"]]
     for each in found:  # what needs a tenth more than there is was never planned
         assert each["predicted"] < 1.1 * each["case"]["budget"] or not each["rows"]
