@@ -90,6 +90,7 @@ def test_what_rows_begin_with_stands_before_them_once() -> None:
     batch = token_batch(rows, (0, 1), 0, packed=True, shared=True)
     assert "".join(map(chr, batch.input_ids[0].tolist())) == "do this: ab=cd=ef"
     assert (batch.shared, batch.packed, batch.tokens) == (9, (4, 4), 26)
+    assert batch.counted == 26 and batch.input_ids.numel() == 17
     assert batch.position_ids.tolist() == [[*range(9), 9, 10, 11, 12, 9, 10, 11, 12]]
     assert batch.positions is not None
     flat = batch.input_ids.flatten()
@@ -99,6 +100,8 @@ def test_what_rows_begin_with_stands_before_them_once() -> None:
     one = token_batch(rows[:1], (0,), 0, packed=True, shared=True)
     padded = token_batch(rows, (0, 1), 0, shared=True)
     assert one.shared == padded.shared == 0 and padded.input_ids.shape == (2, 13)
+    shorter = token_batch([rows[0], row("a=b", learned=1)], (0, 1), 0)
+    assert (shorter.tokens, shorter.counted) == (16, 26)
 
 
 def test_nothing_that_is_learned_is_shared() -> None:

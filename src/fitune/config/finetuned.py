@@ -92,7 +92,9 @@ class Finetuned(ApproachConfig):
     epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
     batch_size: Positive | None = Field(None, description="Rows per optimizer step.")
     micro_batch_tokens: Positive | None = Field(
-        None, description="Most tokens, padding included, in one forward pass."
+        None,
+        description="Most tokens in one forward pass, padding included; what rows share counts for "
+        "each of them.",
     )
     label_smoothing: Fraction | None = Field(
         None,

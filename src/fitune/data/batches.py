@@ -77,6 +77,11 @@ class Batch:
         """How many targets there are: the weight of this batch in a mean over tokens or rows."""
         return self.targets.shape[0]
 
+    @property
+    def counted(self) -> int:
+        """Tokens as `micro_batches` counts them: of whole rows, padding included."""
+        return self.tokens if self.packed else self.input_ids.numel()
+
     def to(self, device: str) -> Batch:
         return replace(
             self,

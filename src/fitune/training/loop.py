@@ -212,7 +212,7 @@ def train(
                 seed=_step_seed(settings.seed, state.step),
             )
         except OutOfMemory as error:
-            largest = max(part.input_ids.numel() for part in parts)
+            largest = max(part.counted for part in parts)
             state.micro_batch_tokens = _smaller(largest, parts, error)
             notice(
                 f"memory ran out at step {state.step + 1:,} with micro-batches of {largest:,} "
