@@ -80,7 +80,8 @@ class Profile:
     @property
     def padding(self) -> float:
         """Share of what is computed."""
-        return 1 - (self.tokens - self.shared) / self.positions
+        computed = self.tokens - self.shared
+        return max(0.0, 1 - computed / self.positions)  # means of steps carry rounding
 
     @property
     def utilisation(self) -> float:
