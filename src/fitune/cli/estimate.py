@@ -15,16 +15,8 @@ from fitune.collector import uncollected
 OPTIONS = (
     *("inference", "method", "objective", "rank", "target_modules", "freeze_layers", "optimizer"),
     *("dtype", "batch", "seq", "padded", "segments", "shared_prefix", "micro_batches"),
-    *(
-        "answer_tokens",
-        "labels",
-        "checkpointing",
-        "lora_init",
-        "virtual_tokens",
-        "ema",
-        "neftune",
-        "attention",
-    ),
+    *("answer_tokens", "labels", "checkpointing", "lora_init", "virtual_tokens", "ema", "neftune"),
+    "attention",
     *("context", "prompt", "requests", "kv_dtype", "devices", "shard", "offload"),
     *("budget", "device", "price", "exact", "measure", "dtypes", "explain", "plot"),
 )

@@ -163,7 +163,9 @@ def step_flops(products: Products, parts: Sequence[Batch]) -> Flops:
         lengths = part.packed or tuple(part.attention_mask.sum(dim=1).tolist())
         before = part.shared or products.virtual  # what each row reads before its own tokens
         vectors = {
-            "token": part.shared + sum(lengths) + products.virtual * len(lengths),
+            "token": part.tokens
+            - part.shared * (len(lengths) - 1)
+            + products.virtual * len(lengths),
             "target": len(lengths) if part.positions is None else len(part.positions),
             "row": len(lengths),
         }
