@@ -64,6 +64,35 @@ def test_a_saved_one_answers_as_before(
         assert answer.text == train.labels[int(np.argmax(answer.scores))]
 
 
+@pytest.mark.parametrize("retriever", ["dense", "hybrid"])
+@pytest.mark.parametrize("too_long", ["refuse", "truncate", "drop"])
+def test_long_rows_are_as_the_task_says(
+    retriever: str, too_long: str, make_work: Make, quietly: Any, tiny_encoder: Path
+) -> None:
+    """The tiny encoder reads 64 tokens, two of them its own."""
+    train = rows(("my card", "a"), ("my pin " * 40, "b"), ("my pin", "b"))
+    notices: list[str] = []
+    options = config.Knn(retriever=retriever, model=str(tiny_encoder), neighbours=1)
+    data = {"train": "unused.csv", "too_long": too_long}
+    made = Knn(options, make_work(train.labels, notices=notices, data=data))
+    if too_long == "refuse":
+        with pytest.raises(DataError, match="1 of 3 training rows are longer than 64 tokens"):
+            made.fit(train, train[:1])
+        return
+    made.fit(train, train[:1])
+    kept, said = (3, "18 tokens of their ends were cut") if too_long == "truncate" else (
+        2, "they were left out"
+    )  # fmt: skip
+    assert made.cost.rows == kept and len(notices) == 1 and said in notices[0]
+    assert [answer.text for answer in made.predict(train, quietly)] == ["a", "b", "b"]
+    assert "1 of 3 answered rows" in notices[1] and "tokens of their ends were cut" in notices[1]
+
+
+def test_words_are_compared_in_rows_of_any_length(make_work: Make, quietly: Any) -> None:
+    train = rows(("my card " * 4000, "a"), ("my pin", "b"))
+    assert fitted(make_work, train).predict(train, quietly)[0].text == "a"
+
+
 def test_how_many_vote_is_chosen_on_the_validation_rows(make_work: Make) -> None:
     # Of five rows alike, the first two are mislabelled: five neighbours outvote them.
     answers = ("help", "help", "lost", "lost", "lost")

@@ -15,7 +15,7 @@ import numpy as np
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work, check_labels
 from fitune.approaches.logistic import Logistic, fit_logistic
-from fitune.data.limits import encode_rows
+from fitune.approaches.reach import rows_within_reach
 from fitune.data.rows import Rows
 from fitune.data.template import TextTemplate
 from fitune.models.load import load_tokenizer
@@ -91,18 +91,7 @@ class Embeddings:
         self, rows: Rows, what: str, progress: Progress | None = None
     ) -> tuple[Vectors, list[str]]:
         """The rows' vectors, ``[rows, dimension]``, and answers: of those that are kept."""
-        _, kept, notes = encode_rows(
-            self._template.encode,
-            rows,
-            tokenizer=self._template.tokenizer,
-            max_length=self._encoder.max_length,
-            too_long=self.work.task.data.too_long,
-            what=what,
-            drop_allowed=what == "training",
-            together=self._template.encode_all,
-        )
-        for note in notes:
-            self.work.notice(note)
+        kept = rows_within_reach(rows, self._template, self._encoder.max_length, self.work, what)
         label = "answering" if progress else f"vectors of {what} rows"
         told = progress or self.work.progress
         texts, answers = rows.whole_texts, rows.answers

@@ -14,7 +14,9 @@ import numpy as np
 
 from fitune import config
 from fitune.approaches.base import Cost, Prediction, Progress, Work, check_labels
+from fitune.approaches.reach import rows_within_reach
 from fitune.data.rows import Rows
+from fitune.data.template import TextTemplate
 from fitune.errors import ConfigError
 from fitune.models.source import resolve_source
 from fitune.names import lookup
@@ -46,21 +48,29 @@ class Knn:
         self._label_of = np.zeros(0, dtype=np.int64)  # of each training row
 
     def fit(self, train: Rows, validation: Rows) -> None:
+        """
+        Raises:
+            DataError: a row is longer than the encoder reads, and the task refuses such rows.
+        """
         self.work.progress("indexing rows", 0, 1)
         self._retriever = self._empty()
-        self._retriever.build(train.whole_texts)
-        self._label_of = np.array([self.labels.index(answer) for answer in train.answers])
+        kept = self._within_reach(train, "training")
+        texts, answers = train.whole_texts, train.answers
+        self._retriever.build([texts[i] for i in kept])
+        self._label_of = np.array([self.labels.index(answers[i]) for i in kept])
         self.work.progress("indexing rows", 1, 1)
         if self._options.neighbours is None:
+            self._within_reach(validation, "validation")
             hits = self._retriever.search(validation.whole_texts, NEIGHBOURS[-1])
             scores = {
                 k: self.work.score(self._vote(hits, k), validation)
                 for k in NEIGHBOURS
-                if k <= max(NEIGHBOURS[0], len(train))
+                if k <= max(NEIGHBOURS[0], len(kept))
             }
             self.k = max(scores, key=scores.__getitem__)  # the first, so the fewest, of equals
 
     def predict(self, rows: Rows, progress: Progress) -> list[Prediction]:
+        self._within_reach(rows, "answered")
         answers = self._vote(self._retriever.search(rows.whole_texts, self.k), self.k)
         progress("answering", len(rows), len(rows))
         return answers
@@ -78,6 +88,14 @@ class Knn:
         )
         encoder = Encoder(source, device=self.work.device)
         return make_retriever(self._options.retriever, model=encoder)
+
+    def _within_reach(self, rows: Rows, what: str) -> Sequence[int]:
+        """The indices of the rows that are compared; words are compared in rows of any length."""
+        encoder = getattr(self._retriever, "encoder", None)
+        if encoder is None or not len(rows):
+            return range(len(rows))
+        template = TextTemplate(encoder.tokenizer)
+        return rows_within_reach(rows, template, encoder.max_length, self.work, what)
 
     def _vote(self, found: Sequence[Sequence[Hit]], k: int) -> list[Prediction]:
         prior = np.bincount(self._label_of, minlength=len(self.labels)) / len(self._label_of)

@@ -67,7 +67,7 @@ class Encoder:
         self.name = source.name
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
         self._device = device
-        self._tokenizer = load_tokenizer(source)
+        self.tokenizer = load_tokenizer(source)
         self._model = load_trunk(source, dtype=torch.float32, device=device)
         self._pooling = Pooling(pooling or said.mode, normalize=True)  # type: ignore[union-attr]
         self.dimension = int(self._model.config.get_text_config().hidden_size)
@@ -77,7 +77,7 @@ class Encoder:
             said.max_length if said else None,
             getattr(self._model.config, "max_position_embeddings", None),
             # Tokenizers that set no limit say 10 to the power of 30.
-            self._tokenizer.model_max_length if self._tokenizer.model_max_length < 1e9 else None,
+            self.tokenizer.model_max_length if self.tokenizer.model_max_length < 1e9 else None,
         ]
         self.max_length = min([limit for limit in limits if limit], default=512)
 
@@ -105,19 +105,19 @@ class Encoder:
 
     def tokens(self, text: str) -> list[int]:
         """The character each token of a text begins at, for cutting it into passages."""
-        if not self._tokenizer.is_fast:
+        if not self.tokenizer.is_fast:
             raise ModelError(
                 f"the tokenizer of '{self.name}' does not say where its tokens stand in a text",
                 fix="save it with a tokenizer.json, or cut passages by words",
             )
         with quiet():  # texts longer than the model reads are what cutting is for
-            spans = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [start for start, _ in spans["offset_mapping"]]
 
     @property
     def passage_tokens(self) -> int:
         """The most tokens of a passage that is read as a whole."""
-        own = self._tokenizer(self.passage_prefix)["input_ids"]
+        own = self.tokenizer(self.passage_prefix)["input_ids"]
         return self.max_length - len(own)
 
     def _encode(
@@ -128,10 +128,10 @@ class Encoder:
         for begin in range(0, len(texts), _AT_ONCE):
             part = texts[begin : begin + _AT_ONCE]
             with quiet():  # which warns of texts that are too long
-                tokens = self._tokenizer(part)["input_ids"]
+                tokens = self.tokenizer(part)["input_ids"]
                 long = [row for row, ids in enumerate(tokens) if len(ids) > self.max_length]
                 for row in long:  # once more, since special tokens at the end must stay
-                    tokens[row] = self._tokenizer(
+                    tokens[row] = self.tokenizer(
                         part[row], truncation=True, max_length=self.max_length
                     )["input_ids"]
             truncated += len(long)
@@ -145,7 +145,7 @@ class Encoder:
         import torch
 
         width = max(1, *map(len, tokens))
-        ids = torch.full((len(tokens), width), self._tokenizer.pad_token_id, dtype=torch.int64)
+        ids = torch.full((len(tokens), width), self.tokenizer.pad_token_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, its in enumerate(tokens):
             ids[row, : len(its)] = torch.tensor(its)

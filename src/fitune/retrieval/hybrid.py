@@ -97,6 +97,10 @@ class Hybrid:
         return [self._fuse(pair, weights, k) for pair in pairs]
 
     @property
+    def encoder(self) -> Encoder:
+        return self.vectors.encoder
+
+    @property
     def parameters(self) -> int:
         return self.vectors.parameters
 
