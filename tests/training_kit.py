@@ -21,7 +21,7 @@ from fitune.training.methods import METHODS, trainable_parameters
 from fitune.training.objectives import Sft
 from fitune.training.objectives.head import head_is_last
 from fitune.training.optim import OPTIMIZERS, parameter_groups
-from fitune.training.packing import can_pack, can_share, rows_apart
+from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
 from fitune.training.track import MetricsFile
 
 OPTIONS = Finetuned(
@@ -80,7 +80,7 @@ class Kit:
             self.items,
             pad=self.tokenizer.pad_token_id,
             packed=options.packing and can_pack(self.model),
-            shared=options.shared_prefix and can_share(self.model),
+            shared=wants_sharing(options) and can_share(self.model),
             fused=options.fused and head_is_last(self.model),
         )
 

@@ -93,7 +93,7 @@ def test_the_nearest_rows_are_what_the_model_sees(
         head = tokenizer(text, add_special_tokens=False).input_ids
         sums = []
         for label in LABELS:
-            tokens = tokenizer(words[label] + "<|end|>", add_special_tokens=False).input_ids
+            tokens = tokenizer(words[label], add_special_tokens=False).input_ids
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([head + tokens])).logits[0].double()
             logs = torch.log_softmax(logits, -1)

@@ -39,7 +39,7 @@ from fitune.training.objectives.dpo import pair_batch
 from fitune.training.objectives.head import head_is_last
 from fitune.training.objectives.masked import HIDDEN
 from fitune.training.optim import OPTIMIZERS, parameter_groups
-from fitune.training.packing import can_pack, can_share, wants_sharing
+from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
 from fitune.training.precision import Precision, precision
 from fitune.training.rates import rate_factors
 from fitune.training.step import step
@@ -100,7 +100,7 @@ class Scenario:
         self.model.eval()
         parameters = trainable_parameters(self.model)
         averaged = self.average.applied(parameters) if self.average else nullcontext()
-        with torch.no_grad(), averaged:
+        with torch.no_grad(), averaged, rows_apart(self.model, self.parts[0]):
             self.objective.loss_sum(self.model, self.parts[0])
 
     @contextmanager
