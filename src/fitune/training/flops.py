@@ -162,10 +162,9 @@ def step_flops(products: Products, parts: Sequence[Batch]) -> Flops:
     for part in parts:
         lengths = part.packed or tuple(part.attention_mask.sum(dim=1).tolist())
         before = part.shared or products.virtual  # what each row reads before its own tokens
+        spared = part.shared * (len(lengths) - 1)
         vectors = {
-            "token": part.tokens
-            - part.shared * (len(lengths) - 1)
-            + products.virtual * len(lengths),
+            "token": part.tokens - spared + products.virtual * len(lengths),
             "target": len(lengths) if part.positions is None else len(part.positions),
             "row": len(lengths),
         }
