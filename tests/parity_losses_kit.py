@@ -13,7 +13,7 @@ from fitune.data.encoded import Encoded, Reason
 from fitune.training.objectives import Classify, Dpo, Masked, Seq2Seq, Sft
 from fitune.training.objectives.dpo import EncodedPair, pair_log_probs
 from fitune.training.objectives.head import head_is_last
-from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
+from fitune.training.packing import choose_layout, rows_apart
 from parity_kit import LABELS, WORDS, Logits
 
 ROWS, STEPS = 8, 4
@@ -146,8 +146,7 @@ def preferred(count: int) -> list[EncodedPair]:
 
 def laid_out(model: Any, options: Finetuned) -> dict[str, bool]:
     """How rows lie in a batch, as a decoder's tuner decides."""
-    packed = options.packing and can_pack(model)
-    shared = packed and wants_sharing(options) and can_share(model)
+    packed, shared = choose_layout(model, options)
     return {"packed": packed, "shared": shared}
 
 

@@ -21,7 +21,7 @@ from fitune.training.methods import METHODS, trainable_parameters
 from fitune.training.objectives import Sft
 from fitune.training.objectives.head import head_is_last
 from fitune.training.optim import OPTIMIZERS, parameter_groups
-from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
+from fitune.training.packing import choose_layout, rows_apart
 from fitune.training.track import MetricsFile
 
 OPTIONS = Finetuned(
@@ -76,11 +76,12 @@ class Kit:
             for name, parameter in self.model.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter, std=0.1)
+        packed, shared = choose_layout(self.model, options)
         self.objective = Sft(
             self.items,
             pad=self.tokenizer.pad_token_id,
-            packed=options.packing and can_pack(self.model),
-            shared=wants_sharing(options) and can_share(self.model),
+            packed=packed,
+            shared=shared,
             fused=options.fused and head_is_last(self.model),
         )
 

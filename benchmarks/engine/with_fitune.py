@@ -25,7 +25,7 @@ def main(path: Path, words: list[str]) -> None:
     from fitune.training.objectives import Sft
     from fitune.training.objectives.head import head_is_last
     from fitune.training.optim import parameter_groups
-    from fitune.training.packing import can_pack, can_share
+    from fitune.training.packing import choose_layout
     from fitune.training.precision import precision
 
     assert options.method
@@ -44,8 +44,7 @@ def main(path: Path, words: list[str]) -> None:
         weight_decay=0.0,
     )
     written = json.loads(path.read_text())
-    packed = options.packing and can_pack(model)
-    shared = packed and options.shared_prefix and can_share(model)
+    packed, shared = choose_layout(model, options)
     fused = options.fused and head_is_last(model)
 
     def objectives() -> Iterator[Sft]:

@@ -31,7 +31,7 @@ from fitune.training.loop import Trained, Validation
 from fitune.training.methods import METHODS, Method, prepare
 from fitune.training.objectives import Sft
 from fitune.training.objectives.head import head_is_last
-from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
+from fitune.training.packing import choose_layout, rows_apart
 from fitune.training.precision import precision
 
 
@@ -75,10 +75,8 @@ class DecoderTuner:
     def _choose_layout(self) -> None:
         """How rows lie in a batch: the same for a trained model and for one read again, whose
         scores would else differ in the last digits."""
-        options = self.options
-        self.packed = options.packing and can_pack(self.model, self.work.device)
-        self.shared = self.packed and wants_sharing(options) and can_share(self.model)
-        self.fused = options.fused and head_is_last(self.model)
+        self.packed, self.shared = choose_layout(self.model, self.options, self.work.device)
+        self.fused = self.options.fused and head_is_last(self.model)
 
     def _quantize(self, model: Any, compute_dtype: torch.dtype) -> Any:
         """Layer by layer on its way to the device, which so never holds the unquantized model."""

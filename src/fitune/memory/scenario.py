@@ -39,7 +39,7 @@ from fitune.training.objectives.dpo import pair_batch
 from fitune.training.objectives.head import head_is_last
 from fitune.training.objectives.masked import HIDDEN
 from fitune.training.optim import OPTIMIZERS, parameter_groups
-from fitune.training.packing import can_pack, can_share, rows_apart, wants_sharing
+from fitune.training.packing import choose_layout, rows_apart
 from fitune.training.precision import Precision, precision
 from fitune.training.rates import rate_factors
 from fitune.training.step import step
@@ -202,9 +202,9 @@ def assemble(model: Any, training: Training) -> Scenario:
     elif options.objective == "masked":
         objective = Masked([], pad=0, mask=0, words=[0], seed=0)
     else:
-        wanted = training.packed and options.packing and training.attention == "auto"
-        packed = wanted and can_pack(model, training.device)
-        shared = packed and wants_sharing(options) and can_share(model)
+        packed = shared = False
+        if training.packed and training.attention == "auto":
+            packed, shared = choose_layout(model, options, training.device)
         fused = options.fused and head_is_last(model)
         objective = (
             Dpo([], pad=0, beta=1.0, packed=packed, shared=shared)

@@ -47,6 +47,13 @@ def rows_apart(model: Any, batch: Batch) -> Iterator[None]:
         config._attn_implementation = before
 
 
+def choose_layout(model: Any, options: Finetuned, device: str = "cpu") -> tuple[bool, bool]:
+    """Whether rows are laid end to end, and whether what they begin with stands before them once:
+    what `options` ask for, where the model can."""
+    packed = options.packing and can_pack(model, device)
+    return packed, packed and wants_sharing(options) and can_share(model)
+
+
 def can_pack(model: Any, device: str = "cpu") -> bool:
     """Whether rows laid end to end give what each row gives alone.
 
